@@ -1,0 +1,40 @@
+//! What an answer has to know of its request.
+
+use super::request::ToolKind;
+use std::collections::HashMap;
+
+/// Travels from the request's translation to the answer's. Owned: it outlives the client's body.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The model name that the answer carries: the client's when the route promises it, else empty and the
+    /// upstream's name is shown.
+    pub model: String,
+    /// Seconds since 1970 when the request was taken: `created` of formats that need one.
+    pub created: u64,
+    /// 32 hex digits that are unique to the request: ids that the upstream does not give are made of them.
+    pub seed: String,
+    /// Chat: the client asked for the usage event.
+    pub include_usage: bool,
+    /// Whether the client asked not to see thinking text (Responses without `summary`, Gemini
+    /// `includeThoughts: false`, OpenRouter `exclude`).
+    pub hide_reasoning: bool,
+    /// Upstream tool name → what the client called it.
+    pub names: HashMap<String, Restored>,
+    /// Responses: members that the answer object repeats, as sent.
+    pub echo: Vec<(&'static str, String)>,
+    /// Gemini without `alt=sse`: a JSON array of chunks.
+    pub json_array: bool,
+}
+
+/// A tool as the client declared it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The client's name, without its namespace.
+    pub name: String,
+    /// Responses namespace.
+    pub namespace: Option<String>,
+    /// How the client wants to be called.
+    pub kind: ToolKind,
+    /// An argument that was only declared because the target refuses empty schemas.
+    pub placeholder: Option<&'static str>,
+}

@@ -1,0 +1,315 @@
+//! Changes members of a JSON object on its bytes. Everything else stays as it is: key order, blanks, number
+//! spelling, and with them the provider's prompt cache.
+//!
+//! Enters: a valid JSON object. Leaves: its bytes with the edits applied. May go wrong: nothing on valid
+//! input; on anything else the result is as invalid as the input was.
+
+use crate::json::string_end;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A member of an object, as positions in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member<'t> {
+    /// The key as written, without quotes (escapes stay).
+    pub key: &'t [u8],
+    /// From the key's opening quote to the value's end.
+    pub span: Range<usize>,
+    /// The value.
+    pub value: Range<usize>,
+}
+
+/// The members of the object that starts at `from` in `text`.
+pub fn members(text: &[u8], from: usize) -> Members<'_> {
+    let at = skip_blank(text, from);
+    let at = if text.get(at) == Some(&b'{') { at + 1 } else { text.len() };
+    Members { text, at }
+}
+
+/// The elements of the array that starts at `from` in `text`.
+pub fn elements(text: &[u8], from: usize) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut at = skip_blank(text, from);
+    if text.get(at) != Some(&b'[') {
+        return found;
+    }
+    loop {
+        at = skip_blank(text, at + 1);
+        let end = value_end(text, at);
+        if end == at {
+            return found;
+        }
+        found.push(at..end);
+        at = skip_blank(text, end);
+        if text.get(at) != Some(&b',') {
+            return found;
+        }
+    }
+}
+
+/// Iterates over [`members`].
+#[derive(Clone, Debug)]
+pub struct Members<'t> {
+    text: &'t [u8],
+    at: usize,
+}
+
+impl<'t> Iterator for Members<'t> {
+    type Item = Member<'t>;
+
+    fn next(&mut self) -> Option<Member<'t>> {
+        let text = self.text;
+        let start = skip_blank(text, self.at);
+        if text.get(start) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string_end(text, start + 1);
+        let key = text.get(start + 1..key_end)?;
+        let colon = skip_blank(text, key_end + 1);
+        let value = skip_blank(text, colon + 1);
+        let end = value_end(text, value);
+        let comma = skip_blank(text, end);
+        self.at = if text.get(comma) == Some(&b',') { comma + 1 } else { text.len() };
+        Some(Member { key, span: start..end, value: value..end })
+    }
+}
+
+fn skip_blank(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    from + rest.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r')).unwrap_or(rest.len())
+}
+
+/// One past the value that starts at `from`; `from` itself when none starts there.
+fn value_end(text: &[u8], from: usize) -> usize {
+    match text.get(from) {
+        Some(b'"') => (string_end(text, from + 1) + 1).min(text.len()),
+        Some(b'{' | b'[') => {
+            let (mut depth, mut at) = (0_usize, from);
+            while let Some(byte) = text.get(at) {
+                match byte {
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    b'"' => at = string_end(text, at + 1),
+                    _ => {}
+                }
+                at += 1;
+                if depth == 0 {
+                    break;
+                }
+            }
+            at.min(text.len())
+        }
+        _ => {
+            let rest = text.get(from..).unwrap_or_default();
+            let ends = |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+            from + rest.iter().position(ends).unwrap_or(rest.len())
+        }
+    }
+}
+
+/// Edits of one document.
+#[derive(Debug)]
+pub struct Patch<'t> {
+    text: &'t [u8],
+    spans: Vec<(Range<usize>, Vec<u8>)>,
+    /// Start of an object → what happens to its members: `None` removes.
+    members: BTreeMap<usize, Vec<(String, Option<Vec<u8>>)>>,
+}
+
+impl<'t> Patch<'t> {
+    /// No edits yet.
+    pub fn new(text: &'t [u8]) -> Self {
+        Self { text, spans: Vec::new(), members: BTreeMap::new() }
+    }
+
+    /// Puts `value` in the place of `span`.
+    pub fn replace(&mut self, span: Range<usize>, value: impl Into<Vec<u8>>) {
+        self.spans.push((span, value.into()));
+    }
+
+    /// Sets member `key` of the object that starts at `object`: in place when it is there, as the first
+    /// member otherwise. `value` is JSON text.
+    pub fn set(&mut self, object: usize, key: &str, value: impl Into<Vec<u8>>) {
+        self.change(object, key, Some(value.into()));
+    }
+
+    /// Removes member `key` of the object that starts at `object`, with one comma.
+    pub fn remove(&mut self, object: usize, key: &str) {
+        self.change(object, key, None);
+    }
+
+    fn change(&mut self, object: usize, key: &str, value: Option<Vec<u8>>) {
+        let changes = self.members.entry(object).or_default();
+        changes.retain(|(k, _)| k != key);
+        changes.push((key.to_owned(), value));
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.members.is_empty()
+    }
+
+    /// The document with the edits applied. Of overlapping edits the first by position wins.
+    pub fn apply(mut self) -> Vec<u8> {
+        for (object, changes) in std::mem::take(&mut self.members) {
+            self.resolve(object, changes);
+        }
+        self.spans.sort_by_key(|(span, _)| (span.start, span.end));
+        let grown: usize = self.spans.iter().map(|(_, new)| new.len()).sum();
+        let mut out = Vec::with_capacity(self.text.len() + grown);
+        let mut at = 0;
+        for (span, new) in &self.spans {
+            if span.start < at {
+                continue;
+            }
+            out.extend_from_slice(self.text.get(at..span.start).unwrap_or_default());
+            out.extend_from_slice(new);
+            at = span.end;
+        }
+        out.extend_from_slice(self.text.get(at..).unwrap_or_default());
+        out
+    }
+
+    /// Turns the changes of one object into spans.
+    fn resolve(&mut self, object: usize, mut changes: Vec<(String, Option<Vec<u8>>)>) {
+        let mut kept_end = None;
+        let mut gone: Option<usize> = None;
+        let mut last_end = 0;
+        for member in members(self.text, object) {
+            last_end = member.span.end;
+            let change = changes.iter_mut().find(|(key, _)| key.as_bytes() == member.key);
+            if let Some((_, None)) = change {
+                gone.get_or_insert(member.span.start);
+                continue;
+            }
+            // A run of removed members goes with the commas behind them.
+            if let Some(start) = gone.take() {
+                self.spans.push((start..member.span.start, Vec::new()));
+            }
+            kept_end = Some(member.span.end);
+            if let Some((_, Some(value))) = change {
+                self.spans.push((member.value, std::mem::take(value)));
+            }
+        }
+        if let Some(start) = gone {
+            // The run ends the object: it goes with the comma before it.
+            self.spans.push((kept_end.unwrap_or(start)..last_end, Vec::new()));
+        }
+        let mut new = Vec::new();
+        for (key, value) in changes.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))) {
+            // Values of members that were there have been taken; JSON text is never empty.
+            if !value.is_empty() {
+                crate::json::write_string(&mut new, key);
+                new.push(b':');
+                new.extend_from_slice(value);
+                new.push(b',');
+            }
+        }
+        if !new.is_empty() {
+            if kept_end.is_none() {
+                new.pop();
+            }
+            let at = skip_blank(self.text, object) + 1;
+            self.spans.push((at..at, new));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::parse_any;
+    use proptest::prelude::*;
+
+    fn apply(text: &str, edit: impl FnOnce(&mut Patch<'_>)) -> String {
+        let mut patch = Patch::new(text.as_bytes());
+        edit(&mut patch);
+        String::from_utf8(patch.apply()).unwrap()
+    }
+
+    #[test]
+    fn members_and_values() {
+        let text = br#" { "a" : 1.50 , "b\"c":{"x":[1,"]"]},"d":"e" } "#;
+        let found: Vec<_> = members(text, 0).map(|m| (m.key, &text[m.value])).collect();
+        let expected: [(&[u8], &[u8]); 3] =
+            [(b"a", b"1.50"), (br#"b\"c"#, br#"{"x":[1,"]"]}"#), (b"d", br#""e""#)];
+        assert_eq!(found, expected);
+        assert_eq!(elements(b" [1, [2,3] ,\"]\"]", 0).len(), 3);
+        assert_eq!(elements(b"[]", 0).len(), 0);
+    }
+
+    #[test]
+    fn edits_leave_the_rest_alone() {
+        let text = r#"{ "model" : "a",  "x": 1.0e2, "y":[ ] }"#;
+        assert_eq!(
+            apply(text, |p| p.set(0, "model", b"\"b\"".to_vec())),
+            r#"{ "model" : "b",  "x": 1.0e2, "y":[ ] }"#
+        );
+        assert_eq!(apply(text, |p| p.remove(0, "x")), r#"{ "model" : "a",  "y":[ ] }"#);
+        assert_eq!(apply(text, |p| p.remove(0, "y")), r#"{ "model" : "a",  "x": 1.0e2 }"#);
+        assert_eq!(
+            apply(text, |p| p.set(0, "z", b"true".to_vec())),
+            r#"{"z":true, "model" : "a",  "x": 1.0e2, "y":[ ] }"#
+        );
+        assert_eq!(apply("{}", |p| p.set(0, "z", b"1".to_vec())), r#"{"z":1}"#);
+    }
+
+    #[test]
+    fn all_members_can_go() {
+        let text = r#"{"a":1,"b":2,"c":3}"#;
+        for order in [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]] {
+            assert_eq!(apply(text, |p| order.iter().for_each(|k| p.remove(0, k))), "{}", "{order:?}");
+        }
+    }
+
+    fn object() -> impl Strategy<Value = Vec<(String, String)>> {
+        let value = prop_oneof![
+            "-?[1-9][0-9]{0,3}(\\.[0-9]e2)?",
+            "\"[a-z,:{}\\[\\]]{0,6}\"",
+            Just("[1, {\"k\":2}]".to_owned()),
+            Just("{\"a\":{}}".to_owned())
+        ];
+        prop::collection::vec(("[a-h]", value), 0..7).prop_map(|mut v| {
+            v.sort();
+            v.dedup_by(|a, b| a.0 == b.0);
+            v
+        })
+    }
+
+    fn render(members: &[(String, String)]) -> String {
+        let inner: Vec<_> = members.iter().map(|(k, v)| format!("\"{k}\": {v}")).collect();
+        format!("{{{}}}", inner.join(" , "))
+    }
+
+    proptest! {
+        #[test]
+        fn p33_removing_any_members_keeps_the_others_byte_for_byte(all in object(), gone in "[a-h]{0,4}") {
+            let text = render(&all);
+            let out = apply(&text, |p| {
+                let mut gone: Vec<_> = gone.chars().collect();
+                gone.sort_unstable();
+                gone.dedup();
+                gone.iter().for_each(|c| p.remove(0, &c.to_string()));
+            });
+            let value = parse_any(out.as_bytes()).unwrap();
+            let left: Vec<_> = all.iter().filter(|(k, _)| !gone.contains(k.as_str())).collect();
+            prop_assert_eq!(value.as_object().unwrap().len(), left.len());
+            for (key, raw) in left {
+                let entry = format!("\"{key}\": {raw}");
+                prop_assert!(out.contains(&entry));
+            }
+        }
+
+        #[test]
+        fn p33_setting_a_member_changes_only_it(all in object(), key in "[a-h]") {
+            let text = render(&all);
+            let out = apply(&text, |p| p.set(0, &key, b"\"NEW\"".to_vec()));
+            let value = parse_any(out.as_bytes()).unwrap();
+            prop_assert_eq!(value.get(&key).unwrap().as_str(), Some("NEW"));
+            for (k, raw) in all.iter().filter(|(k, _)| *k != key) {
+                let entry = format!("\"{k}\": {raw}");
+                prop_assert!(out.contains(&entry));
+            }
+        }
+    }
+}

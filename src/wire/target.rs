@@ -1,0 +1,99 @@
+//! What a request is written for: the flavour of the upstream, the model and its facts.
+
+use crate::Protocol;
+use crate::thinking::{Mode, Support};
+
+/// A flavour of a format: the format of the bodies plus what one backend insists on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// Chat Completions as OpenAI-compatible servers take it.
+    Chat,
+    /// Responses as the public OpenAI API takes it.
+    Responses,
+    /// Responses as the Codex backend takes it.
+    Codex,
+    /// Claude Messages.
+    Claude,
+    /// Gemini generateContent.
+    Gemini,
+    /// Gemini in the envelope `{project, model, request}` of Antigravity; also serves Claude models.
+    Antigravity,
+    /// Gemini in the envelope `{project, model, request}` of the Gemini CLI.
+    GeminiCli,
+    /// Kiro's conversation state, answered in AWS event-stream frames.
+    Kiro,
+}
+
+impl Profile {
+    /// The format whose reader and writer it uses.
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Chat => Protocol::OpenaiChat,
+            Self::Responses | Self::Codex => Protocol::OpenaiResponses,
+            Self::Claude | Self::Kiro => Protocol::Claude,
+            Self::Gemini | Self::Antigravity | Self::GeminiCli => Protocol::Gemini,
+        }
+    }
+
+    /// The name used in configuration, vectors and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "openai",
+            Self::Responses => "openai-response",
+            Self::Codex => "codex",
+            Self::Claude => "claude",
+            Self::Gemini => "gemini",
+            Self::Antigravity => "antigravity",
+            Self::GeminiCli => "gemini-cli",
+            Self::Kiro => "kiro",
+        }
+    }
+
+    /// Reads the name.
+    pub fn parse(name: &str) -> Option<Self> {
+        const ALL: [Profile; 8] = [
+            Profile::Chat,
+            Profile::Responses,
+            Profile::Codex,
+            Profile::Claude,
+            Profile::Gemini,
+            Profile::Antigravity,
+            Profile::GeminiCli,
+            Profile::Kiro,
+        ];
+        ALL.into_iter().find(|p| p.name() == name)
+    }
+
+    /// Whether it answers in events only, so that a whole answer has to be folded.
+    pub fn streams_only(self) -> bool {
+        matches!(self, Self::Codex | Self::Kiro)
+    }
+}
+
+/// Facts about a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    /// What it takes as thinking.
+    pub thinking: Support,
+    /// Most tokens it writes.
+    pub max_output: Option<u64>,
+    /// Most tokens it reads.
+    pub context: Option<u64>,
+}
+
+/// What a request is written for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'t> {
+    /// Flavour of the upstream.
+    pub profile: Profile,
+    /// The upstream's name of the model, without suffix.
+    pub model: &'t str,
+    /// Facts about it.
+    pub card: &'t Card,
+    /// Whether the upstream shall answer in events.
+    pub stream: bool,
+    /// How much to think, made legal by [`crate::thinking::plan`]; `None`: say nothing.
+    pub thinking: Option<Mode>,
+    /// Google project of the envelopes.
+    pub project: &'t str,
+}

@@ -1,0 +1,149 @@
+//! The same format on both sides: events go out as they came in, byte for byte, and are only looked at.
+//!
+//! Enters: the upstream's bytes. Leaves: whole events, unchanged except where the route promised another
+//! model name, and without the usage event that the proxy asked for and the client did not. An event of
+//! which only a part came is held back, so that an error event can follow a cut at any place.
+
+use crate::Protocol;
+use crate::error::Failure;
+use crate::frames::{Frames, Framing};
+use crate::ir::Context;
+use crate::json;
+use crate::patch::{Patch, members};
+
+/// Raw bytes of the stream that have not been sent.
+#[derive(Debug)]
+pub(super) struct Relay {
+    protocol: Protocol,
+    framing: Framing,
+    frames: Frames,
+    /// Start of an event whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl Relay {
+    pub(super) fn new(protocol: Protocol, framing: Framing) -> Self {
+        Self { protocol, framing, frames: Frames::new(framing), partial: Vec::new() }
+    }
+
+    pub(super) fn frames(&mut self) -> &mut Frames {
+        &mut self.frames
+    }
+
+    /// Sends one event. `raw` is its part of the current chunk.
+    pub(super) fn event(&mut self, name: &str, data: &[u8], raw: &[u8], context: &Context) {
+        if self.protocol == Protocol::OpenaiChat && !context.include_usage && is_usage_only(data) {
+            self.partial.clear();
+            return;
+        }
+        let renamed =
+            (!context.model.is_empty()).then(|| rename(self.protocol, data, &context.model)).flatten();
+        if self.framing == Framing::Sse && renamed.is_none() {
+            let partial = std::mem::take(&mut self.partial);
+            self.frames.raw(&partial);
+            self.frames.raw(raw);
+            return;
+        }
+        self.partial.clear();
+        if data == b"[DONE]" {
+            return self.frames.done();
+        }
+        let data = renamed.as_deref().unwrap_or(data);
+        self.frames.event(name, |out| out.extend_from_slice(data));
+    }
+
+    /// Keeps the start of an event.
+    pub(super) fn hold(&mut self, raw: &[u8]) {
+        self.partial.extend_from_slice(raw);
+    }
+
+    /// Ends the stream with the error event of the format.
+    pub(super) fn fail(&mut self, failure: &Failure, sequence: u64) {
+        self.partial.clear();
+        write_failure(self.protocol, failure, sequence, &mut self.frames);
+    }
+}
+
+/// The event that tells a client that its stream broke.
+pub(super) fn write_failure(protocol: Protocol, failure: &Failure, sequence: u64, frames: &mut Frames) {
+    match protocol {
+        Protocol::OpenaiChat | Protocol::Gemini => {
+            let body = failure.render(protocol);
+            frames.event("", |out| out.extend_from_slice(&body));
+        }
+        Protocol::Claude => {
+            let body = failure.render(protocol);
+            frames.event("error", |out| out.extend_from_slice(&body));
+        }
+        Protocol::OpenaiResponses => frames.event("error", |out| {
+            json::object(out, |o| {
+                o.str("type", "error");
+                failure.openai_members_flat(o);
+                o.uint("sequence_number", sequence);
+            });
+        }),
+    }
+    frames.end();
+}
+
+/// Chat: the extra event of `stream_options.include_usage`.
+fn is_usage_only(data: &[u8]) -> bool {
+    if memchr::memmem::find(data, b"\"usage\"").is_none() {
+        return false;
+    }
+    let (mut empty, mut usage) = (false, false);
+    for member in members(data, 0) {
+        let value = data.get(member.value).unwrap_or_default();
+        match member.key {
+            b"choices" => empty = value.iter().all(|b| b.is_ascii_whitespace() || matches!(b, b'[' | b']')),
+            b"usage" => usage = value != b"null",
+            _ => {}
+        }
+    }
+    empty && usage
+}
+
+/// `data` with another model name, or `None` when it has none.
+pub(super) fn rename(protocol: Protocol, data: &[u8], model: &str) -> Option<Vec<u8>> {
+    let key: &[u8] = if protocol == Protocol::Gemini { b"modelVersion" } else { b"model" };
+    let inner: &[u8] = match protocol {
+        Protocol::Claude => b"message",
+        _ => b"response",
+    };
+    let mut patch = Patch::new(data);
+    for member in members(data, 0) {
+        if member.key == key {
+            patch.replace(member.value, json::string(model));
+        } else if member.key == inner {
+            for below in members(data, member.value.start).filter(|m| m.key == key) {
+                patch.replace(below.value, json::string(model));
+            }
+        }
+    }
+    (!patch.is_empty()).then(|| patch.apply())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usage_event_is_told_from_others() {
+        assert!(is_usage_only(br#"{"id":"a","choices":[],"usage":{"prompt_tokens":1}}"#));
+        assert!(!is_usage_only(br#"{"id":"a","choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}"#));
+        assert!(!is_usage_only(br#"{"id":"a","choices":[],"usage":null}"#));
+    }
+
+    #[test]
+    fn models_are_renamed_where_each_format_has_them() {
+        let text = |p, d: &str| String::from_utf8(rename(p, d.as_bytes(), "x").unwrap()).unwrap();
+        assert_eq!(text(Protocol::OpenaiChat, r#"{"id":1, "model":"a"}"#), r#"{"id":1, "model":"x"}"#);
+        assert_eq!(text(Protocol::Claude, r#"{"message":{"model":"a"}}"#), r#"{"message":{"model":"x"}}"#);
+        assert_eq!(
+            text(Protocol::OpenaiResponses, r#"{"response":{"model":"a"}}"#),
+            r#"{"response":{"model":"x"}}"#
+        );
+        assert_eq!(text(Protocol::Gemini, r#"{"modelVersion":"a"}"#), r#"{"modelVersion":"x"}"#);
+        assert_eq!(rename(Protocol::Claude, b"{}", "x"), None);
+    }
+}
