@@ -1,1 +1,5 @@
-//! placeholder
+//! cliproxy: one port between every LLM client and every LLM provider.
+
+pub mod observe;
+pub mod proxy;
+pub mod upstream;

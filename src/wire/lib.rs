@@ -23,6 +23,7 @@ pub mod gemini;
 pub mod head;
 pub mod ir;
 pub mod json;
+pub mod model_path;
 pub mod names;
 pub mod openai_chat;
 pub mod openai_responses;

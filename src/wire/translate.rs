@@ -58,14 +58,31 @@ pub struct Job<'j> {
 pub struct Prepared<'j> {
     /// The upstream's body; borrowed when nothing had to change.
     pub body: Cow<'j, [u8]>,
-    /// Whether the upstream will answer in events.
-    pub stream: bool,
-    /// What the answer needs to know.
-    pub context: Arc<Context>,
+    /// How its answer is translated.
+    pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
     /// How much the model is asked to think.
     pub thinking: Option<Mode>,
+}
+
+/// How an answer is translated: all that is left of a request when its body is gone.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Format of the client.
+    pub client: Protocol,
+    /// Flavour of the upstream.
+    pub profile: Profile,
+    /// Whether the client wants events.
+    pub stream: bool,
+    /// Whether the upstream will answer in events.
+    pub upstream_stream: bool,
+    /// Whether bytes stay bytes.
+    pub same_format: bool,
+    /// How the client's events are framed.
+    pub framing: Framing,
+    /// What the answer needs to know of the request.
+    pub context: Arc<Context>,
 }
 
 impl Job<'_> {
@@ -110,7 +127,16 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
         Cow::Owned(write_request(&request, &target, &mut context, &mut losses)?)
     };
-    Ok(Prepared { body, stream, context: Arc::new(context), losses, thinking: target.thinking })
+    let plan = Plan {
+        client: job.client,
+        profile: job.profile,
+        stream: job.stream,
+        upstream_stream: stream,
+        same_format: job.same_format(),
+        framing: job.framing,
+        context: Arc::new(context),
+    };
+    Ok(Prepared { body, plan, losses, thinking: target.thinking })
 }
 
 fn rules(protocol: Protocol) -> &'static lower::Rules {
@@ -172,7 +198,8 @@ fn reader(profile: Profile, seed: &str) -> Box<dyn ReadAnswer> {
     }
 }
 
-fn stream_writer(protocol: Protocol, context: Arc<Context>, framing: Framing) -> Box<dyn WriteStream> {
+/// Writes a stream of `protocol`.
+pub fn stream_writer(protocol: Protocol, context: Arc<Context>, framing: Framing) -> Box<dyn WriteStream> {
     match protocol {
         Protocol::OpenaiChat => openai_chat::stream_writer(context, framing),
         Protocol::OpenaiResponses => openai_responses::stream_writer(context, framing),
@@ -181,7 +208,8 @@ fn stream_writer(protocol: Protocol, context: Arc<Context>, framing: Framing) ->
     }
 }
 
-fn write_answer(protocol: Protocol, answer: &Answer, context: &Context) -> Vec<u8> {
+/// Writes a whole answer of `protocol`.
+pub fn write_answer(protocol: Protocol, answer: &Answer, context: &Context) -> Vec<u8> {
     match protocol {
         Protocol::OpenaiChat => openai_chat::write_answer(answer, context),
         Protocol::OpenaiResponses => openai_responses::write_answer(answer, context),

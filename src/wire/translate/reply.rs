@@ -6,7 +6,7 @@
 //! after (then [`Reply::fail`] tells the client).
 
 use super::relay::{Relay, rename, write_failure};
-use super::{Job, Prepared, reader, stream_writer, write_answer};
+use super::{Plan, reader, stream_writer, write_answer};
 use crate::Protocol;
 use crate::error::Failure;
 use crate::frames::Framing;
@@ -104,23 +104,22 @@ impl Watch {
 
 impl Reply {
     /// Starts on the answer to a prepared request.
-    pub fn new(job: &Job<'_>, prepared: &Prepared<'_>) -> Self {
-        let context = Arc::clone(&prepared.context);
-        let same_format = job.same_format();
-        let output = if same_format && job.stream {
-            Output::Relay(Relay::new(job.client, job.framing))
-        } else if job.stream {
-            Output::Stream(stream_writer(job.client, Arc::clone(&context), job.framing))
+    pub fn new(plan: &Plan) -> Self {
+        let context = Arc::clone(&plan.context);
+        let output = if plan.same_format && plan.stream {
+            Output::Relay(Relay::new(plan.client, plan.framing))
+        } else if plan.stream {
+            Output::Stream(stream_writer(plan.client, Arc::clone(&context), plan.framing))
         } else {
             Output::Whole(Fold::default())
         };
         Self {
-            client: job.client,
-            stream: job.stream,
-            same_format,
-            framing: job.framing,
+            client: plan.client,
+            stream: plan.stream,
+            same_format: plan.same_format,
+            framing: plan.framing,
             decoder: sse::Decoder::default(),
-            reader: reader(job.profile, &context.seed),
+            reader: reader(plan.profile, &context.seed),
             restore: Restore::default(),
             output,
             watch: Watch::default(),
