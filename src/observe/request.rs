@@ -51,6 +51,14 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Takes over what one request on a connection shares with the next.
+    pub fn clone_from_request(&mut self, opened: &Self) {
+        self.client_ip.clone_from(&opened.client_ip);
+        self.user_agent.clone_from(&opened.user_agent);
+        self.method.clone_from(&opened.method);
+        self.path.clone_from(&opened.path);
+    }
+
     /// The line.
     pub fn line(&self) -> String {
         let mut out = Vec::with_capacity(512);

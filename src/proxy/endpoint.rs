@@ -4,6 +4,7 @@
 //! known path with another method (405, with `Allow`); both in the shape of the format that the path
 //! belongs to.
 
+use crate::state::query::{percent_decode, query_value};
 use http::Method;
 use wire::Protocol;
 use wire::frames::Framing;
@@ -187,30 +188,6 @@ fn exchange(post: bool, client: Protocol, operation: Operation) -> Endpoint {
     only(post, Endpoint::Exchange(call), "POST", client)
 }
 
-/// The first value of a query parameter, decoded.
-pub fn query_value(query: Option<&str>, name: &str) -> Option<String> {
-    query?.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name || percent_decode(key).as_deref() == Some(name)).then(|| percent_decode(value))?
-    })
-}
-
-/// Undoes percent-encoding; `None` when the bytes are not UTF-8 or hold control characters.
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digit = |b: Option<u8>| char::from(b?).to_digit(16);
-            let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-            out.push((high * 16 + low) as u8);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok().filter(|text| !text.chars().any(char::is_control))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,12 +222,5 @@ mod tests {
         assert_eq!(Endpoint::parse(&Method::OPTIONS, "/anything", None, false), Endpoint::Preflight);
         assert!(matches!(post("/health", None), Endpoint::WrongMethod { .. }));
         assert!(!get("/nothing", false).needs_key());
-    }
-
-    #[test]
-    fn query_values() {
-        assert_eq!(query_value(Some("a=1&key=x%20y"), "key").as_deref(), Some("x y"));
-        assert_eq!(query_value(Some("keys=1"), "key"), None);
-        assert_eq!(query_value(None, "key"), None);
     }
 }

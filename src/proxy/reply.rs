@@ -128,11 +128,14 @@ impl<'p, 'c> Pump<'p, 'c> {
         }
     }
 
-    /// Moves a stream of events until it ends.
-    pub async fn events(&mut self, upstream: &mut Upstream) -> Ended {
+    /// Moves a stream of events until it ends. `first` is a chunk that was read already.
+    pub async fn events(&mut self, upstream: &mut Upstream, mut first: Option<bytes::Bytes>) -> Ended {
         upstream.set_read_timeout(None);
         loop {
-            let step = self.next(upstream).await;
+            let step = match first.take() {
+                Some(chunk) => Step::Chunk(chunk),
+                None => self.next(upstream).await,
+            };
             let (flow, over) = match step {
                 Step::Chunk(chunk) => (self.reply.feed(&chunk), false),
                 Step::End => (self.reply.eof(), true),
@@ -318,15 +321,32 @@ async fn drain(upstream: &mut Upstream) -> bool {
     tokio::time::timeout(DRAIN, rest).await.unwrap_or(false)
 }
 
-/// Reads a whole body, up to `max` bytes, within `limit`.
+/// Reads one chunk, which may be the first of a stream or all of a body.
+pub async fn first_chunk(
+    upstream: &mut Upstream,
+    client: &mut Client<'_>,
+    limit: Duration,
+) -> std::result::Result<Option<bytes::Bytes>, Collected> {
+    tokio::select! {
+        biased;
+        result = tokio::time::timeout(limit, upstream.read_response_body()) => match result {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(_)) => Err(Collected::Failed(Failure::cut())),
+            Err(_) => Err(Collected::Failed(Failure::new(504, "the upstream did not answer in time"))),
+        },
+        error = client.gone() => Err(Collected::Gone(error)),
+    }
+}
+
+/// Reads a whole body, up to `max` bytes, within `limit`. `first` is a chunk that was read already.
 pub async fn collect(
     upstream: &mut Upstream,
     client: &mut Client<'_>,
+    mut first: Option<bytes::Bytes>,
     max: usize,
     limit: Duration,
 ) -> std::result::Result<bytes::Bytes, Collected> {
     let mut body = bytes::BytesMut::new();
-    let mut first: Option<bytes::Bytes> = None;
     let read = async {
         while let Some(chunk) = upstream.read_response_body().await? {
             if body.len() + chunk.len() > max {

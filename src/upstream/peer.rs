@@ -15,6 +15,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use url::Url;
 
@@ -36,7 +37,7 @@ pub struct ConnectTimeouts {
 #[derive(Clone, Debug)]
 pub struct Lane(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     address: L4Address,
     host: String,
@@ -49,7 +50,7 @@ struct Inner {
 }
 
 /// A proxy that gets requests in the clear, with absolute targets (RFC 9112, section 3.2.2).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Forward {
     /// Value of `Proxy-Authorization`.
     pub credentials: Option<SecretString>,
@@ -95,6 +96,14 @@ impl Lane {
             reuse,
             forward,
         })))
+    }
+
+    /// The same way with a pool key of its own: a connection of it is always new.
+    pub fn fresh(&self) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mut inner = Inner::clone(&self.0);
+        inner.reuse ^= NEXT.fetch_add(1, Ordering::Relaxed).rotate_right(20);
+        Self(Arc::new(inner))
     }
 
     /// Value of `Host`.

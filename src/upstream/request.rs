@@ -14,10 +14,10 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, OrErr, Result};
+use pool::Kind;
 use secrecy::{ExposeSecret, SecretString};
 use wire::Protocol;
 use wire::model_path;
-use wire::target::Profile;
 
 /// What is asked of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub enum Extra {
 pub struct Call<'c> {
     /// The way to the upstream.
     pub lane: &'c Lane,
-    /// Its flavour.
-    pub profile: Profile,
+    /// Its kind.
+    pub kind: Kind,
     /// What is asked.
     pub ask: Ask,
     /// The upstream's name of the model.
@@ -64,6 +64,21 @@ pub struct Call<'c> {
     pub same_format: bool,
     /// Length of the body.
     pub length: usize,
+}
+
+/// The operator's headers of a credential. A value `$Name` copies what the client sent as `Name`; pairs that
+/// HTTP does not allow were refused when the configuration was loaded and are left out here.
+pub fn extra(headers: &[(String, SecretString)]) -> Vec<(HeaderName, Extra)> {
+    let read = |(name, value): &(String, SecretString)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let text = value.expose_secret();
+        let value = match text.strip_prefix('$').map(|from| HeaderName::from_bytes(from.as_bytes())) {
+            Some(Ok(from)) => Extra::Copy(from),
+            _ => Extra::Literal(secret_value(text).ok()?),
+        };
+        Some((name, value))
+    };
+    headers.iter().filter_map(read).collect()
 }
 
 /// Headers of a client that providers read, for traffic of the same format.
@@ -128,22 +143,26 @@ fn path(call: &Call<'_>) -> Result<String> {
     let versioned = |version: &str| {
         if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
     };
-    Ok(match (call.profile, call.ask) {
-        (Profile::Chat, _) => format!("{base}/chat/completions"),
-        (Profile::Responses | Profile::Codex, Ask::Compact) => format!("{base}/responses/compact"),
-        (Profile::Responses | Profile::Codex, _) => format!("{base}/responses"),
-        (Profile::Claude | Profile::Kiro, ask) => {
+    Ok(match (call.kind, call.ask) {
+        (Kind::Chat, _) => format!("{base}/chat/completions"),
+        (Kind::Responses | Kind::Codex, Ask::Compact) => format!("{base}/responses/compact"),
+        (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
+        (Kind::Claude | Kind::Kiro, ask) => {
             let beta = call.same_format && call.query.is_some_and(|q| q.split('&').any(|p| p == "beta=true"));
             let count = if ask == Ask::CountTokens { "/count_tokens" } else { "" };
             format!("{}/messages{count}{}", versioned("/v1"), if beta { "?beta=true" } else { "" })
         }
-        (Profile::Gemini, ask) => {
+        (kind @ (Kind::Gemini | Kind::Vertex), ask) => {
             let Some(model) = model_path::segment(call.model) else {
                 return Error::e_explain(ErrorType::InternalError, "the model name cannot stand in a URL");
             };
-            format!("{}/models/{model}:{}", versioned("/v1beta"), google_action(ask, call.stream))
+            let action = google_action(ask, call.stream);
+            match kind {
+                Kind::Vertex => format!("{}/publishers/google/models/{model}:{action}", versioned("/v1")),
+                _ => format!("{}/models/{model}:{action}", versioned("/v1beta")),
+            }
         }
-        (Profile::Antigravity | Profile::GeminiCli, ask) => {
+        (Kind::Antigravity | Kind::GeminiCli, ask) => {
             format!("{base}/v1internal:{}", google_action(ask, call.stream))
         }
     })
@@ -176,22 +195,22 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
 /// The operator's key, where the flavour wants it.
 fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     let secret = call.secret.expose_secret();
-    if call.profile.protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none() {
+    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none() {
         header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
     }
     if secret.is_empty() {
         return Ok(());
     }
     let bearer = || secret_value(&format!("Bearer {secret}"));
-    match call.profile {
-        Profile::Claude => {
+    match call.kind {
+        Kind::Claude => {
             header.insert_header("x-api-key", secret_value(secret)?)?;
             if call.lane.host() != "api.anthropic.com" {
                 // Compatible servers read either; Anthropic itself refuses both at once.
                 header.insert_header(AUTHORIZATION, bearer()?)?;
             }
         }
-        Profile::Gemini => {
+        Kind::Gemini | Kind::Vertex => {
             header.insert_header("x-goog-api-key", secret_value(secret)?)?;
         }
         _ => {
@@ -222,11 +241,11 @@ mod tests {
         Lane::new(&url::Url::parse(base).unwrap(), None, timeouts, &Arc::new(Resolver::default())).unwrap()
     }
 
-    fn built(base: &str, profile: Profile, client: &HeaderMap, same_format: bool) -> RequestHeader {
+    fn built(base: &str, kind: Kind, client: &HeaderMap, same_format: bool) -> RequestHeader {
         let secret = SecretString::from("sk-secret");
         header(&Call {
             lane: &lane(base),
-            profile,
+            kind,
             ask: Ask::Generate,
             model: "m/1?x",
             stream: true,
@@ -246,15 +265,15 @@ mod tests {
     #[test]
     fn paths_of_the_flavours() {
         let none = HeaderMap::new();
-        for (base, profile, expected) in [
-            ("http://h/v1", Profile::Chat, "/v1/chat/completions"),
-            ("http://h/codex", Profile::Codex, "/codex/responses"),
-            ("http://h", Profile::Claude, "/v1/messages?beta=true"),
-            ("http://h/v1", Profile::Claude, "/v1/messages?beta=true"),
-            ("http://h/ge", Profile::Gemini, "/ge/v1beta/models/m/1%3Fx:streamGenerateContent?alt=sse"),
-            ("http://h", Profile::Antigravity, "/v1internal:streamGenerateContent?alt=sse"),
+        for (base, kind, expected) in [
+            ("http://h/v1", Kind::Chat, "/v1/chat/completions"),
+            ("http://h/codex", Kind::Codex, "/codex/responses"),
+            ("http://h", Kind::Claude, "/v1/messages?beta=true"),
+            ("http://h/v1", Kind::Claude, "/v1/messages?beta=true"),
+            ("http://h/ge", Kind::Gemini, "/ge/v1beta/models/m/1%3Fx:streamGenerateContent?alt=sse"),
+            ("http://h", Kind::Antigravity, "/v1internal:streamGenerateContent?alt=sse"),
         ] {
-            let header = built(base, profile, &none, true);
+            let header = built(base, kind, &none, true);
             assert_eq!(String::from_utf8_lossy(header.raw_path()), expected);
         }
     }
@@ -281,10 +300,10 @@ mod tests {
         }
         client.insert("anthropic-beta", HeaderValue::from_static("b1"));
         client.insert("x-mine", HeaderValue::from_static("copied"));
-        for profile in [Profile::Chat, Profile::Codex, Profile::Claude, Profile::Gemini] {
-            let header = built("http://h", profile, &client, true);
+        for kind in [Kind::Chat, Kind::Codex, Kind::Claude, Kind::Gemini] {
+            let header = built("http://h", kind, &client, true);
             for (name, value) in &header.headers {
-                assert_ne!(value.as_bytes(), b"client-secret", "{name} reached {profile:?}");
+                assert_ne!(value.as_bytes(), b"client-secret", "{name} reached {kind:?}");
             }
             assert_eq!(header.headers["anthropic-beta"], "b1");
             assert_eq!(
@@ -292,6 +311,6 @@ mod tests {
                 (&HeaderValue::from_static("s"), &HeaderValue::from_static("copied"))
             );
         }
-        assert!(built("http://h", Profile::Chat, &client, false).headers.get("anthropic-beta").is_none());
+        assert!(built("http://h", Kind::Chat, &client, false).headers.get("anthropic-beta").is_none());
     }
 }

@@ -6,7 +6,7 @@
 //! Keys are looked up by their SHA-256 digest and compared in constant time, so that neither length nor a
 //! common prefix shows in the time it takes.
 
-use super::endpoint::query_value;
+use super::query::query_value;
 use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
