@@ -152,7 +152,7 @@ impl<'t> Patch<'t> {
     /// The document with the edits applied. Of overlapping edits the first by position wins.
     pub fn apply(mut self) -> Vec<u8> {
         for (object, changes) in std::mem::take(&mut self.members) {
-            self.resolve(object, changes);
+            self.resolve(object, &changes);
         }
         self.spans.sort_by_key(|(span, _)| (span.start, span.end));
         let grown: usize = self.spans.iter().map(|(_, new)| new.len()).sum();
@@ -171,7 +171,7 @@ impl<'t> Patch<'t> {
     }
 
     /// Turns the changes of one object into spans.
-    fn resolve(&mut self, object: usize, changes: Vec<(String, Option<Vec<u8>>)>) {
+    fn resolve(&mut self, object: usize, changes: &[(String, Option<Vec<u8>>)]) {
         let mut found = vec![false; changes.len()];
         let mut kept_end = None;
         let mut gone: Option<usize> = None;
