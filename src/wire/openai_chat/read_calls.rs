@@ -10,9 +10,10 @@ use super::read_choice::Out;
 use crate::ir::{BlockKind, Delta, ToolKind};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// Most calls of one choice that are followed; more is an attack.
-pub(super) const MOST_CALLS: usize = 4096;
+pub(super) const MOST_CALLS: usize = 1024;
 
 /// The calls of a choice.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ struct Call {
 pub(super) struct CallIds {
     seed: String,
     made: u32,
-    used: Vec<String>,
+    used: HashSet<String>,
 }
 
 impl CallIds {
@@ -54,7 +55,7 @@ impl CallIds {
             id = format!("call_{}_{}", self.seed, self.made);
             self.made += 1;
         }
-        self.used.push(id.clone());
+        self.used.insert(id.clone());
         id
     }
 }
