@@ -124,6 +124,8 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         target.thinking =
             thinking::plan(request.thinking.mode, &job.card.thinking, job.profile.protocol(), &mut losses);
         lower::lower(&mut request, rules(job.profile.protocol()), &mut context, &mut losses);
+        context.hide_reasoning = request.thinking.visible == Some(false);
+        context.legacy_functions = request.legacy_functions;
         context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
         Cow::Owned(write_request(&request, &target, &mut context, &mut losses)?)
     };
