@@ -107,13 +107,16 @@ fn value_end(text: &[u8], from: usize) -> usize {
     }
 }
 
+/// What happens to a member: a new value, or `None`, which removes it.
+type Change = (String, Option<Vec<u8>>);
+
 /// Edits of one document.
 #[derive(Debug)]
 pub struct Patch<'t> {
     text: &'t [u8],
     spans: Vec<(Range<usize>, Vec<u8>)>,
     /// Start of an object → what happens to its members: `None` removes.
-    members: BTreeMap<usize, Vec<(String, Option<Vec<u8>>)>>,
+    members: BTreeMap<usize, Vec<Change>>,
 }
 
 impl<'t> Patch<'t> {
@@ -171,7 +174,7 @@ impl<'t> Patch<'t> {
     }
 
     /// Turns the changes of one object into spans.
-    fn resolve(&mut self, object: usize, changes: &[(String, Option<Vec<u8>>)]) {
+    fn resolve(&mut self, object: usize, changes: &[Change]) {
         let mut found = vec![false; changes.len()];
         let mut kept_end = None;
         let mut gone: Option<usize> = None;
@@ -300,7 +303,9 @@ mod tests {
                 let mut gone: Vec<_> = gone.chars().collect();
                 gone.sort_unstable();
                 gone.dedup();
-                gone.iter().for_each(|c| p.remove(0, &c.to_string()));
+                for c in gone {
+                    p.remove(0, &c.to_string());
+                }
             });
             let value = parse_any(out.as_bytes()).unwrap();
             let left: Vec<_> = all.iter().filter(|(k, _)| !gone.contains(k.as_str())).collect();

@@ -78,10 +78,10 @@ impl Decoder {
                 self.line.extend_from_slice(head);
                 let line = std::mem::take(&mut self.line);
                 // The line is a copy: what it adds has to be one as well.
-                let mut held = None;
+                let mut copied = None;
                 self.keep(whole.take());
-                self.take_line(&line, &mut held, at, &mut on_event);
-                self.keep(held);
+                self.take_line(&line, &mut copied, at, &mut on_event);
+                self.keep(copied);
             }
             if self.data.len() > self.limit {
                 return Err(TooLong(self.limit));
@@ -145,13 +145,13 @@ impl Decoder {
             self.data.clear();
             self.name.clear();
         } else if let Some(value) = field(line, b"data") {
-            if !self.has_data {
-                self.has_data = true;
-                *whole = Some(value);
-            } else {
+            if self.has_data {
                 self.keep(whole.take());
                 self.data.push(b'\n');
                 self.data.extend_from_slice(value);
+            } else {
+                self.has_data = true;
+                *whole = Some(value);
             }
         } else if let Some(value) = field(line, b"event") {
             self.name.clear();

@@ -13,7 +13,7 @@ pub type Str<'a> = Cow<'a, str>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawJson<'a>(pub Str<'a>);
 
-impl<'a> RawJson<'a> {
+impl RawJson<'_> {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -55,9 +55,9 @@ impl std::fmt::Debug for Reply {
 }
 
 enum Output {
-    Relay(Relay),
+    Relay(Box<Relay>),
     Stream(Box<dyn WriteStream>),
-    Whole(Fold),
+    Whole(Box<Fold>),
 }
 
 /// What is noted of every answer, whatever its way.
@@ -107,11 +107,11 @@ impl Reply {
     pub fn new(plan: &Plan) -> Self {
         let context = Arc::clone(&plan.context);
         let output = if plan.same_format && plan.stream {
-            Output::Relay(Relay::new(plan.client, plan.framing))
+            Output::Relay(Box::new(Relay::new(plan.client, plan.framing)))
         } else if plan.stream {
             Output::Stream(stream_writer(plan.client, Arc::clone(&context), plan.framing))
         } else {
-            Output::Whole(Fold::default())
+            Output::Whole(Box::default())
         };
         Self {
             client: plan.client,
@@ -196,10 +196,10 @@ impl Reply {
     }
 
     fn finish_whole(&mut self) {
-        if let (Output::Whole(fold), true, None) = (&self.output, self.watch.done, &self.watch.failure) {
-            if self.body.is_empty() {
-                self.body = write_answer(self.client, fold.answer(), &self.context);
-            }
+        if let (Output::Whole(fold), true, None) = (&self.output, self.watch.done, &self.watch.failure)
+            && self.body.is_empty()
+        {
+            self.body = write_answer(self.client, fold.answer(), &self.context);
         }
     }
 
@@ -259,7 +259,7 @@ fn pass(event: Event<'_>, restore: &mut Restore, output: &mut Output, watch: &mu
     }
     match output {
         Output::Stream(writer) => restore.event(event, context, &mut |event: Event<'_>| writer.event(event)),
-        Output::Whole(fold) => restore.event(event, context, fold),
+        Output::Whole(fold) => restore.event(event, context, fold.as_mut()),
         Output::Relay(_) => {}
     }
 }
