@@ -15,8 +15,9 @@
 //! | `root_schema.rs` | tool schemas as the API takes them: an object at the root |
 //! | `cache_control.rs` | at most four marks, and which |
 //! | `patch_request.rs`, `patch_messages.rs` | same format: changes on the bytes |
-//! | `events.rs`, `read_answer.rs` | upstream events or body → IR events |
-//! | `write_stream.rs`, `stream_events.rs`, `write_answer.rs`, `answer_parts.rs` | IR events → client events or body |
+//! | `events.rs`, `read_answer.rs`, `read_item.rs` | upstream events or body → IR events |
+//! | `write_stream.rs`, `stream_block.rs`, `stream_events.rs` | IR events → client events |
+//! | `write_answer.rs`, `answer_parts.rs` | IR events, folded → client body |
 //! | `count_tokens.rs` | `/v1/messages/count_tokens` |
 
 mod answer_parts;
@@ -28,12 +29,14 @@ mod patch_messages;
 mod patch_request;
 mod read_answer;
 mod read_blocks;
+mod read_item;
 mod read_request;
 mod read_tools;
 mod root_schema;
 #[cfg(test)]
 mod round_trip;
 mod settings;
+mod stream_block;
 mod stream_events;
 mod write_answer;
 mod write_blocks;

@@ -226,3 +226,103 @@ fn remove(patch: &mut Patch<'_>, elements: &[Range<usize>], gone: &[bool]) {
         patch.replace(kept_end.unwrap_or(start)..last.end, "");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "EpYBCkYICxgCKkBOEZXfAg3lng1lozpCefEYPnrk5dmA4wn4tVrf8uYcPvVf8W9m9DNgJmuV22+P7AHXYDEFQwauSks4BZj2z9EUEgzALAuWXgI6vugI8rUaDBIsWXCDvUOLf21yryIwCtUuM4ZiySOxX9Rac8bpczbvzPKKeu+USUQ8xt10FfuLU2OfFSyPxu8wgC/eRiugGAE=";
+    const FOREIGN: &str = "bm90LWEtcmVhbC1zaWduYXR1cmU=";
+
+    fn run(messages_text: &str, model: &str) -> (String, bool, Losses) {
+        let (mut patch, mut losses) = (Patch::new(messages_text.as_bytes()), Losses::default());
+        let span = 0..messages_text.len();
+        let broken = messages(messages_text.as_bytes(), span, model, &mut patch, &mut losses);
+        (String::from_utf8(patch.apply()).unwrap(), broken, losses)
+    }
+
+    fn thinking(signature: &str) -> String {
+        format!(r#"{{"type":"thinking", "thinking":"plan","signature":"{signature}"}}"#)
+    }
+
+    #[test]
+    fn thinking_of_another_vendor_goes_and_the_own_stays_byte_for_byte() {
+        let (own, foreign) = (thinking(OWN), thinking(FOREIGN));
+        let text = |first: &str| {
+            format!(r#"[{{"role":"assistant","content":[ {first}{own} , {{"type":"text","text":"a"}} ]}}]"#)
+        };
+        let (out, _, losses) = run(&text(&format!("{foreign}, ")), "claude-x");
+        assert_eq!((out, losses.to_string().as_str()), (text(""), "signature messages[0]"));
+        let unsigned = r#"{"type":"thinking","thinking":"x"},"#;
+        assert_eq!(run(&text(unsigned), "claude-x").0, text(""));
+        // Servers that only speak this format sign in their own way.
+        let kept = text(&format!("{foreign}, "));
+        assert_eq!(run(&kept, "glm-x").0, kept);
+    }
+
+    #[test]
+    fn a_signature_in_the_form_of_vertex_is_unwrapped() {
+        let text = |signature: &str| {
+            format!(
+                r#"[{{"role":"assistant","content":[{},{{"type":"text","text":"a"}}]}}]"#,
+                thinking(signature)
+            )
+        };
+        let wrapped = crate::signature::wrap_vertex(OWN);
+        assert_eq!(run(&text(&wrapped), "claude-x").0, text(OWN));
+    }
+
+    #[test]
+    fn blank_text_goes_and_empty_messages_go_with_it() {
+        let (out, ..) = run(
+            r#"[{"role":"user","content":[{"type":"text","text":""},{"type":"tool_result","tool_use_id":"t","content":[{"text" : " \n","type":"text"},{"type":"text","text":"r"}]},{"type":"text","text":"\t"}]},{"role":"assistant","content":[{"type":"text","text":""}]} , {"role":"user","content":""},{"role":"assistant","content":""}]"#,
+            "claude-x",
+        );
+        assert_eq!(
+            out,
+            r#"[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"r"}]}]},{"role":"assistant","content":""}]"#
+        );
+    }
+
+    #[test]
+    fn texts_that_only_look_blank_stay() {
+        for text in [
+            r#"[{"role":"user","content":[{"type":"text","text":"\\n"}]}]"#,
+            r#"[{"role":"user","content":[{"type":"text","text":"\u00e9"}]}]"#,
+            r#"[{"role":"user","content":"say {\"type\":\"text\",\"text\":\"\"}"}]"#,
+            r#"[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":""}]}]"#,
+            r#"[{"role":"user","content":""}]"#,
+        ] {
+            assert_eq!(run(text, "claude-x").0, text);
+        }
+    }
+
+    #[test]
+    fn a_tool_loop_without_its_thinking_is_told() {
+        let text = |signature: &str, role: &str| {
+            format!(
+                r#"[{{"role":"assistant","content":[{},{{"type":"tool_use","id":"t","name":"f","input":{{}}}}]}},{{"role":"{role}","content":[{{"type":"tool_result","tool_use_id":"t"}}]}}]"#,
+                thinking(signature)
+            )
+        };
+        assert!(run(&text(FOREIGN, "user"), "claude-x").1);
+        assert!(!run(&text(OWN, "user"), "claude-x").1);
+        assert!(!run(&text(FOREIGN, "assistant"), "claude-x").1);
+    }
+
+    #[test]
+    fn a_system_of_blanks_goes_as_a_whole() {
+        for (body, expected) in [
+            (r#"{"system":[{"type":"text","text":""}],"x":1}"#, r#"{"x":1}"#),
+            (
+                r#"{"system":[{"type":"text","text":"a"}, {"type":"text","text":""}],"x":1}"#,
+                r#"{"system":[{"type":"text","text":"a"}],"x":1}"#,
+            ),
+        ] {
+            let mut patch = Patch::new(body.as_bytes());
+            let end = body.find(r#","x""#).unwrap();
+            system(body.as_bytes(), 10..end, 0, &mut patch);
+            assert_eq!(String::from_utf8(patch.apply()).unwrap(), expected);
+        }
+    }
+}

@@ -195,3 +195,105 @@ fn member<'t>(text: &'t str, key: &str) -> Option<Cow<'t, str>> {
     let found = members(text.as_bytes(), 0).find(|member| member.key == key.as_bytes())?;
     parse_any(text.as_bytes().get(found.value)?).ok()?.into_str()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Protocol;
+    use crate::target::{Card, Profile};
+    use crate::thinking::Level;
+    use proptest::prelude::*;
+
+    fn run(body: &str, thinking: Option<Mode>, card: &Card) -> (String, bool, Losses) {
+        let mut losses = Losses::default();
+        let head = crate::head::parse(body.as_bytes(), Protocol::Claude).unwrap();
+        let profile = Profile::Claude;
+        let target = Target { profile, model: "claude-x", card, stream: false, thinking, project: "" };
+        let out = patch(body.as_bytes(), &head, &target, &[], &mut losses);
+        let borrowed = matches!(out, Cow::Borrowed(_));
+        (String::from_utf8(out.into_owned()).unwrap(), borrowed, losses)
+    }
+
+    fn text(body: &str, thinking: Option<Mode>) -> String {
+        run(body, thinking, &Card::default()).0
+    }
+
+    /// A body with `members` before its messages.
+    fn with(members: &str) -> String {
+        format!(r#"{{"model":"claude-x",{members}"messages":[{{"role":"user","content":"q"}}]}}"#)
+    }
+
+    #[test]
+    fn p33_what_needs_no_change_is_borrowed() {
+        let body = r#" { "model" : "claude-x", "max_tokens":1.0e3, "system":[ {"type":"text","text":"\u00e9"} ],
+            "messages":[{"role":"user","content":[{"type":"text","text":"thinking"}]}], "new":[1 , 2] }"#;
+        assert!(run(body, None, &Card::default()).1);
+    }
+
+    #[test]
+    fn the_model_is_named_and_betas_are_for_the_app() {
+        let body = r#"{"betas": ["b"], "model":"a","messages":[{"role":"user","content":"q"}]}"#;
+        assert_eq!(text(body, None), r#"{"model":"claude-x","messages":[{"role":"user","content":"q"}]}"#);
+    }
+
+    #[test]
+    fn thinking_of_the_model_name_wins() {
+        let body = with(
+            r#""max_tokens":9000,"temperature":0.5,"thinking":{"type":"adaptive","display":"omitted"},"output_config":{"effort":"max"},"#,
+        );
+        assert_eq!(
+            text(&body, Some(Mode::Budget(8192))),
+            with(
+                r#""max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":8192,"display":"omitted"},"#
+            )
+        );
+        assert_eq!(
+            text(&body, Some(Mode::Level(Level::Low))),
+            with(
+                r#""max_tokens":9000,"thinking":{"type":"adaptive","display":"omitted"},"output_config":{"effort":"low"},"#
+            )
+        );
+        assert_eq!(
+            text(&body, Some(Mode::Off)),
+            with(r#""max_tokens":9000,"temperature":0.5,"thinking":{"type":"disabled"},"#)
+        );
+        let small = with(r#""max_tokens":800,"#);
+        let (out, _, losses) = run(&small, Some(Mode::Budget(8192)), &Card::default());
+        assert_eq!((out, losses.to_string()), (small, "clamped thinking".to_owned()));
+    }
+
+    #[test]
+    fn thinking_gives_way_to_a_forced_tool_and_to_the_model() {
+        let body = with(
+            r#""thinking":{"type":"enabled","budget_tokens":2048},"output_config":{"effort":"low","format":{}},"tool_choice":{"type":"any"},"max_tokens":8192,"#,
+        );
+        assert_eq!(
+            text(&body, None),
+            with(r#""output_config":{"format":{}},"tool_choice":{"type":"any"},"max_tokens":8192,"#)
+        );
+        let never = Card { thinking: Support::Never, ..Card::default() };
+        let body = with(r#""thinking":{"type":"enabled","budget_tokens":2048},"max_tokens":8192,"#);
+        assert_eq!(run(&body, None, &never).0, with(r#""max_tokens":8192,"#));
+    }
+
+    #[test]
+    fn a_budget_that_does_not_fit_is_made_to_fit() {
+        let body = |budget| {
+            with(&format!(r#""max_tokens":4096,"thinking":{{"type":"enabled","budget_tokens":{budget}}},"#))
+        };
+        assert_eq!(text(&body(8000), None), body(4095));
+        assert_eq!(text(&body(2000), None), body(2000));
+    }
+
+    proptest! {
+        #[test]
+        fn p33_only_the_model_changes(text in "(?s)[^\\x00-\\x1f]{1,30}", number in "-?[1-9][0-9]{0,3}(\\.[0-9]e2)?") {
+            prop_assume!(!text.trim().is_empty());
+            let words = json::string(&text);
+            let body = |model: &str| format!(
+                r#"{{"x" : {number}, "model": "{model}" , "messages":[ {{"role":"user", "content":[{{"type":"text","text":{words}}}]}} ],"y":[{number},{words}] }}"#
+            );
+            prop_assert_eq!(self::text(&body("a"), None), body("claude-x"));
+        }
+    }
+}

@@ -9,9 +9,9 @@
 
 use super::events::{Block, Cited, Delta, Frame, Kind, Message, StopDetails, Word};
 use super::finish_of;
+use super::read_item::Item;
 use crate::error::Failure;
 use crate::ir::{self, BlockKind, Event, Finish, ReadAnswer, Sink, ToolKind};
-use crate::patch::Patch;
 use crate::signature::Signature;
 
 /// Reads one answer.
@@ -51,11 +51,7 @@ enum Content {
     /// A call: the input from the start of the block, until a fragment shows that it comes in pieces.
     Call(Option<String>),
     /// An item of a built-in tool, which is passed on whole.
-    Item {
-        kind: String,
-        raw: String,
-        input: String,
-    },
+    Item(Item),
 }
 
 impl Reader {
@@ -185,8 +181,7 @@ impl Reader {
                 self.emit_open(index, content, kind, sink);
             }
             kind => {
-                let (kind, raw) = (kind.to_owned(), raw.to_owned());
-                let content = Content::Item { kind, raw, input: String::new() };
+                let content = Content::Item(Item::new(kind, raw));
                 self.open.push(Open { index, number: 0, content });
             }
         }
@@ -221,17 +216,9 @@ impl Reader {
                 }
             }
             "compaction_delta" => {
-                if let Some(Open { content: Content::Item { raw, .. }, .. }) = self.find(index) {
-                    let mut patch = Patch::new(raw.as_bytes());
-                    for (key, value) in
-                        [("content", delta.content), ("encrypted_content", delta.encrypted_content)]
-                    {
-                        if let Some(value) = value {
-                            patch.set(0, key, value.get());
-                        }
-                    }
-                    let patched = String::from_utf8(patch.apply());
-                    *raw = patched.unwrap_or_default();
+                if let Some(Open { content: Content::Item(item), .. }) = self.find(index) {
+                    item.set("content", delta.content);
+                    item.set("encrypted_content", delta.encrypted_content);
                 }
             }
             _ => {}
@@ -275,7 +262,7 @@ impl Reader {
                 let block = *number;
                 sink.event(Event::Delta { block, delta: ir::Delta::Arguments(fragment) });
             }
-            Some(Open { content: Content::Item { input, .. }, .. }) => input.push_str(fragment),
+            Some(Open { content: Content::Item(item), .. }) => item.input(fragment),
             _ => {}
         }
     }
@@ -302,25 +289,19 @@ impl Reader {
             Content::Call(Some(whole)) => {
                 sink.event(Event::Delta { block, delta: ir::Delta::Arguments(&whole) });
             }
-            Content::Item { kind, raw, input } => return self.item(&kind, raw, input, sink),
+            Content::Item(item) => return self.item(item, sink),
             Content::Text | Content::Redacted | Content::Call(None) => {}
         }
         sink.event(Event::Close { block });
     }
 
-    /// Passes an item of a built-in tool on, with the input that came in pieces.
-    fn item(&mut self, kind: &str, raw: String, input: String, sink: &mut dyn Sink) {
+    /// Passes an item of a built-in tool on.
+    fn item(&mut self, item: Item, sink: &mut dyn Sink) {
         self.start("", "", sink);
-        let whole = if crate::json::parse_any(input.as_bytes()).is_ok_and(|input| input.is_object()) {
-            let mut patch = Patch::new(raw.as_bytes());
-            patch.set(0, "input", input);
-            String::from_utf8(patch.apply()).unwrap_or(raw)
-        } else {
-            raw
-        };
         let block = self.next;
         self.next += 1;
-        sink.event(Event::Open { block, choice: 0, kind: BlockKind::Server { kind, raw: &whole } });
+        let (kind, raw) = item.whole();
+        sink.event(Event::Open { block, choice: 0, kind: BlockKind::Server { kind: &kind, raw: &raw } });
         sink.event(Event::Close { block });
     }
 
@@ -397,5 +378,203 @@ impl ReadAnswer for Reader {
         } else {
             self.fail(Failure::cut(), sink);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Answer, Block as Folded, Citation, Fold, Usage};
+    use crate::signature::Vendor;
+
+    fn stream(events: &[&str]) -> Answer {
+        let (mut reader, mut fold) = (Reader::new("5eed"), Fold::default());
+        for event in events {
+            reader.event("", event.as_bytes(), &mut fold);
+        }
+        reader.eof(&mut fold);
+        fold.into_answer()
+    }
+
+    fn whole(body: &str) -> Answer {
+        let (mut reader, mut fold) = (Reader::new("5eed"), Fold::default());
+        reader.whole(body.as_bytes(), &mut fold);
+        fold.into_answer()
+    }
+
+    const START: &str = r#"{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"usage":{"input_tokens":10,"cache_read_input_tokens":80,"output_tokens":1}}}"#;
+
+    fn end(reason: &str) -> String {
+        format!(
+            r#"{{"type":"message_delta","delta":{{"stop_reason":"{reason}","stop_sequence":null}},"usage":{{"input_tokens":0,"output_tokens":7}}}}"#
+        )
+    }
+
+    fn open(index: u32, block: &str) -> String {
+        format!(r#"{{"type":"content_block_start","index":{index},"content_block":{block}}}"#)
+    }
+
+    fn delta(index: u32, delta: &str) -> String {
+        format!(r#"{{"type":"content_block_delta","index":{index},"delta":{delta}}}"#)
+    }
+
+    fn stop(index: u32) -> String {
+        format!(r#"{{"type":"content_block_stop","index":{index}}}"#)
+    }
+
+    #[test]
+    fn a_stream_and_a_body_give_the_same_answer() {
+        let streamed = stream(&[
+            START,
+            r#"{"type":"ping"}"#,
+            &open(0, r#"{"type":"thinking","thinking":"","signature":""}"#),
+            &delta(0, r#"{"type":"thinking_delta","thinking":"pl"}"#),
+            &delta(0, r#"{"type":"thinking_delta","thinking":"an"}"#),
+            r#"{"type":"ping"}"#,
+            &delta(0, r#"{"type":"signature_delta","signature":"EpYBCkYICxgCKkBOEZXfAg3lng1l"}"#),
+            &stop(0),
+            &open(1, r#"{"type":"redacted_thinking","data":"secret"}"#),
+            &stop(1),
+            &open(2, r#"{"type":"text","text":""}"#),
+            &delta(2, r#"{"type":"text_delta","text":"It is \"sunny\"."}"#),
+            &delta(
+                2,
+                r#"{"type":"citations_delta","citation":{"type":"web_search_result_location","url":"https://e","title":"E","cited_text":"sun","encrypted_index":"x"}}"#,
+            ),
+            &stop(2),
+            &open(3, r#"{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{}}"#),
+            &delta(3, r#"{"type":"input_json_delta","partial_json":"{\"query\":"}"#),
+            &delta(3, r#"{"type":"input_json_delta","partial_json":"\"x\"}"}"#),
+            &stop(3),
+            &open(4, r#"{"type":"tool_use","id":"toolu_1","name":"f","input":{}}"#),
+            &delta(4, r#"{"type":"input_json_delta","partial_json":""}"#),
+            &delta(4, r#"{"type":"input_json_delta","partial_json":"{\"a\":1}"}"#),
+            &stop(4),
+            &end("tool_use"),
+            r#"{"type":"message_stop"}"#,
+        ]);
+        let body = whole(
+            r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"thinking","thinking":"plan","signature":"EpYBCkYICxgCKkBOEZXfAg3lng1l"},{"type":"redacted_thinking","data":"secret"},{"type":"text","text":"It is \"sunny\".","citations":[{"type":"web_search_result_location","url":"https://e","title":"E","cited_text":"sun","encrypted_index":"x"}]},{"type":"server_tool_use","id":"srvtoolu_1","name":"web_search","input":{"query":"x"}},{"type":"tool_use","id":"toolu_1","name":"f","input":{"a":1}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":10,"cache_read_input_tokens":80,"output_tokens":7}}"#,
+        );
+        assert_eq!(streamed, body);
+        assert!(body.complete && body.failure.is_none());
+        let [
+            Folded::Reasoning { parts, .. },
+            _,
+            Folded::Text { citations, .. },
+            Folded::Server { kind, raw },
+            _,
+        ] = &body.choices[0].blocks[..]
+        else {
+            panic!("{body:?}")
+        };
+        assert_eq!(parts, &["plan"]);
+        let cited = Citation {
+            url: "https://e".into(),
+            title: "E".into(),
+            quote: "sun".into(),
+            ..Citation::default()
+        };
+        assert_eq!(citations, &[cited]);
+        assert_eq!((kind.as_str(), raw.contains(r#""input":{"query":"x"}"#)), ("server_tool_use", true));
+        let usage = Usage { input: Some(10), cache_read: Some(80), output: Some(7), ..Usage::default() };
+        assert_eq!(body.usage, usage);
+    }
+
+    #[test]
+    fn hidden_thinking_keeps_its_signature() {
+        let answer = stream(&[
+            START,
+            &open(0, r#"{"type":"thinking","thinking":"","signature":""}"#),
+            &delta(0, r#"{"type":"signature_delta","signature":"not known"}"#),
+            &stop(0),
+            &end("end_turn"),
+        ]);
+        let [Folded::Reasoning { parts, signature: Some(signature), .. }] = &answer.choices[0].blocks[..]
+        else {
+            panic!("{answer:?}")
+        };
+        assert!(parts.is_empty() && signature.vendor == Vendor::Unknown);
+    }
+
+    #[test]
+    fn a_stream_ends_well_only_when_it_said_why() {
+        let text = [open(0, r#"{"type":"text","text":"a"}"#)];
+        let complete = stream(&[START, &text[0], &end("max_tokens")]);
+        assert!(complete.complete);
+        assert_eq!(complete.choices[0].finish, Some(Finish::Length));
+        let cut = stream(&[START, &text[0], &stop(0)]);
+        assert_eq!((cut.complete, cut.failure), (false, Some(Failure::cut())));
+        let empty = stream(&[]);
+        assert_eq!(empty.failure, Some(Failure::cut()));
+    }
+
+    #[test]
+    fn errors_are_failures_and_nothing_follows_them() {
+        let answer = stream(&[
+            START,
+            r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+            &end("end_turn"),
+            r#"{"type":"message_stop"}"#,
+        ]);
+        let failure = answer.failure.unwrap();
+        assert_eq!((failure.status, failure.message.as_str(), answer.complete), (529, "Overloaded", false));
+        assert_eq!(
+            whole(r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#).failure.unwrap().status,
+            500
+        );
+        for garbage in ["<html>", "{\"type\":", "[]", r#"{"type":"message_start","message":7}"#] {
+            assert_eq!(stream(&[garbage]).failure.unwrap().status, 502, "{garbage}");
+            assert_eq!(whole(garbage).failure.unwrap().status, 502, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn calls_decide_about_the_reason_but_not_over_a_limit() {
+        let body = |content: &str, reason: &str| {
+            whole(&format!(r#"{{"content":[{content}],"stop_reason":"{reason}"}}"#)).choices[0].finish
+        };
+        let call = r#"{"type":"tool_use","id":"t","name":"f","input":{}}"#;
+        assert_eq!(body(call, "end_turn"), Some(Finish::Tool));
+        assert_eq!(body(call, "max_tokens"), Some(Finish::Length));
+        assert_eq!(body("", "tool_use"), Some(Finish::End));
+        assert_eq!(body("", "model_context_window_exceeded"), Some(Finish::Context));
+        assert_eq!(body(r#"{"type":"text","text":""}"#, "pause_turn"), Some(Finish::Pause));
+    }
+
+    #[test]
+    fn details_of_the_reason_are_kept() {
+        let choice = |end: &str| whole(&format!(r#"{{"content":[],{end}}}"#)).choices.remove(0);
+        assert_eq!(
+            choice(r#""stop_reason":"stop_sequence","stop_sequence":"END""#).detail.as_deref(),
+            Some("END")
+        );
+        let refusal = choice(
+            r#""stop_reason":"refusal","stop_details":{"type":"refusal","category":"bio","explanation":null}"#,
+        );
+        assert_eq!((refusal.finish, refusal.detail.as_deref()), (Some(Finish::Refusal), Some("bio")));
+    }
+
+    #[test]
+    fn servers_that_only_speak_the_format_are_forgiven() {
+        // No start, no stops, whole inputs, no ids, numbers used again, [DONE].
+        let answer = stream(&[
+            &delta(0, r#"{"type":"text_delta","text":"a"}"#),
+            &open(1, r#"{"type":"tool_use","id":"","name":"f","input":{"a":1}}"#),
+            &open(1, r#"{"type":"tool_use","id":"","name":"g"}"#),
+            &end("tool_use"),
+            "[DONE]",
+        ]);
+        assert!(answer.complete);
+        let [
+            Folded::Text { .. },
+            Folded::Tool { id: a, arguments: whole, .. },
+            Folded::Tool { id: b, arguments: none, .. },
+        ] = &answer.choices[0].blocks[..]
+        else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((whole.as_str(), none.as_str()), (r#"{"a":1}"#, "{}"));
+        assert!(a != b && a.starts_with("toolu_5eed_"));
     }
 }

@@ -214,3 +214,192 @@ fn format_of<'a>(value: Json<'a>, path: &Path<'_>, losses: &mut Losses) -> Resul
     fields.end(losses);
     Ok(Format::JsonSchema { name: None, description: None, schema, strict: None })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Builtin, CacheMark, Source, Tool, ToolChoice, ToolKind};
+    use crate::signature::Vendor;
+
+    fn ok(body: &str) -> (Request<'_>, Losses) {
+        let mut losses = Losses::default();
+        (read(body.as_bytes(), &mut losses).unwrap(), losses)
+    }
+
+    fn error(body: &str) -> String {
+        read(body.as_bytes(), &mut Losses::default()).unwrap_err().to_string()
+    }
+
+    /// A body whose only message is the user's `content`.
+    fn user(content: &str) -> String {
+        format!(r#"{{"model":"x","messages":[{{"role":"user","content":{content}}}]}}"#)
+    }
+
+    #[test]
+    fn what_claude_code_sends_is_read_without_unknown_members() {
+        let body = r#"{"model":"m","max_tokens":32000,"stream":true,"system":[{"type":"text","text":"x-billing: 1"},{"type":"text","text":"You are.","cache_control":{"type":"ephemeral","ttl":"1h"}}],"thinking":{"type":"adaptive","display":"omitted"},"output_config":{"effort":"high"},"context_management":{"edits":[{"type":"clear_thinking_20251015"}]},"metadata":{"user_id":"{\"device\":1}"},"tools":[{"name":"Read","description":"d","input_schema":{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false},"defer_loading":true}],"messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]},{"role":"system","content":"Today is Monday."},{"role":"user","content":"go"}]}"#;
+        let (request, losses) = ok(body);
+        assert!(losses.iter().all(|loss| loss.kind != LossKind::UnknownMember), "{losses}");
+        assert_eq!(request.system[1].cache, Some(CacheMark { hour: true }));
+        let roles: Vec<_> = request.turns.iter().map(|turn| turn.role).collect();
+        assert_eq!(roles, [Role::User, Role::System, Role::User]);
+        assert_eq!(request.thinking.mode, Some(Mode::Level(Level::High)));
+        assert_eq!(request.thinking.visible, Some(false));
+        assert_eq!(request.user.as_deref(), Some(r#"{"device":1}"#));
+        assert_eq!(request.extra[0].0, "context_management");
+        let Tool::Function { schema: Some(schema), .. } = &request.tools[0] else { panic!() };
+        assert!(schema.as_str().starts_with(r#"{"$schema":"https"#));
+    }
+
+    #[test]
+    fn p31_wrong_types_name_the_path() {
+        for (body, says) in [
+            (
+                user(r#"[{"type":"text","text":7}]"#),
+                "messages[0].content[0].text: expected a string, got a number",
+            ),
+            (user("7"), "messages[0].content: expected a string or an array of blocks, got a number"),
+            (
+                user(r#"[{"type":"image","source":{"type":"ftp"}}]"#),
+                "messages[0].content[0].source.type: ftp is not one of base64, url, file, text",
+            ),
+            (
+                user(r#"[{"type":"tool_use","id":"a","name":"b","input":{}}]"#),
+                "messages[0].content[0]: a block of type tool_use cannot stand here",
+            ),
+            (
+                r#"{"messages":[{"role":"tool","content":"x"}]}"#.into(),
+                "messages[0].role: tool is not one of user, assistant, system",
+            ),
+            (r#"{"messages":[]}"#.into(), "messages: required: an array with at least one message"),
+            (
+                r#"{"messages":[{"role":"user"}]}"#.into(),
+                "messages[0].content: required: a string or an array of blocks",
+            ),
+            (
+                r#"{"max_tokens":-1,"messages":[{"role":"user","content":"x"}]}"#.into(),
+                "max_tokens: expected a whole number that is not negative, got a number",
+            ),
+            (
+                r#"{"tools":[{"type":"function"}],"messages":[{"role":"user","content":"x"}]}"#.into(),
+                "tools[0].type: function is a tool of the OpenAI formats; send name, description and input_schema",
+            ),
+            (
+                r#"{"tool_choice":{"type":"required"},"messages":[{"role":"user","content":"x"}]}"#.into(),
+                "tool_choice.type: required is not one of auto, any, tool, none",
+            ),
+        ] {
+            assert_eq!(error(&body), says);
+        }
+    }
+
+    #[test]
+    fn a_thread_is_refused_because_its_history_is_not_here() {
+        let body = r#"{"thread":{"type":"create"},"messages":[{"role":"user","content":"x"}]}"#;
+        let error = read(body.as_bytes(), &mut Losses::default()).unwrap_err();
+        assert_eq!(error.path(), Some("thread"));
+        assert!(ok(&body.replace(r#"{"type":"create"}"#, "null")).1.is_empty());
+    }
+
+    #[test]
+    fn system_messages_before_the_first_turn_are_system_text() {
+        let (request, _) = ok(
+            r#"{"system":"a","messages":[{"role":"system","content":"b"},{"role":"user","content":"c"},{"role":"system","content":"d"}]}"#,
+        );
+        let system: Vec<_> = request.system.iter().map(|i| i.text.as_ref()).collect();
+        assert_eq!((system, request.turns.len()), (vec!["a", "b"], 2));
+    }
+
+    #[test]
+    fn blank_text_is_left_out_and_the_rest_of_the_turn_stays() {
+        let text = user(r#"[{"type":"text","text":" \n"},{"type":"text","text":"x"}]"#);
+        let (request, _) = ok(&text);
+        assert_eq!(request.turns[0].parts.len(), 1);
+    }
+
+    #[test]
+    fn every_source_and_every_result_is_read() {
+        let text = user(
+            r#"[{"type":"tool_result","tool_use_id":"t"},{"type":"tool_result","tool_use_id":"u","is_error":true,"content":[{"type":"text","text":"shot"},{"type":"image","source":{"type":"url","url":"https://x/y"}},{"type":"tool_reference","tool_name":"f"}]},{"type":"document","title":"T","context":"C","citations":{"enabled":true},"source":{"type":"text","media_type":"text/plain","data":"D"}},{"type":"document","source":{"type":"content","content":[{"type":"text","text":"a"},{"type":"text","text":"b"},{"type":"image","source":{"type":"file","file_id":"file_1"}}]}},{"type":"search_result","source":"https://e","title":"E","content":[{"type":"text","text":"sunny"}]},{"type":"container_upload","file_id":"file_2"}]"#,
+        );
+        let (request, losses) = ok(&text);
+        assert!(losses.is_empty(), "{losses}");
+        let parts = &request.turns[0].parts;
+        let Part::ToolResult(sparse) = &parts[0] else { panic!() };
+        assert!(sparse.parts.is_empty() && !sparse.is_error);
+        let Part::ToolResult(full) = &parts[1] else { panic!() };
+        assert!(full.is_error && full.kind == ToolKind::Function);
+        assert!(matches!(&full.parts[..], [Part::Text(_), Part::Image(_), Part::Server(_)]));
+        let Part::Document(document) = &parts[2] else { panic!() };
+        assert!(document.citations && document.context.as_deref() == Some("C"));
+        assert!(matches!(&parts[3], Part::Document(d) if d.source == Source::Text("a\nb".into())));
+        assert!(matches!(&parts[4], Part::Image(_)));
+        assert!(matches!(&parts[5], Part::SearchResult(s) if s.text == ["sunny"]));
+        assert!(matches!(&parts[6], Part::Server(item) if item.kind == "container_upload"));
+    }
+
+    #[test]
+    fn the_text_of_tool_input_stays_as_it_was() {
+        let (request, _) = ok(
+            r#"{"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","caller":{"type":"direct"},"input":{ "z":1.50, "a":2 }}]}]}"#,
+        );
+        let Part::ToolCall(call) = &request.turns[0].parts[0] else { panic!() };
+        assert_eq!(call.arguments, r#"{ "z":1.50, "a":2 }"#);
+    }
+
+    #[test]
+    fn a_signature_of_a_call_goes_back_to_the_call() {
+        let gemini = "EkoKSAHyGw74nY7l2va6bNRBZSpkcimUHoWxU3tcNe3mtNUZqHEUMPYWTpOAPZNCi8H6uA9B4hO7GXaJMH3oYG1DfDA4TS9LZoz8SA==";
+        let body = format!(
+            r#"{{"messages":[{{"role":"assistant","content":[{{"type":"thinking","thinking":"","signature":"{gemini}"}},{{"type":"tool_use","id":"t","name":"f","input":{{}}}},{{"type":"thinking","thinking":"plan","signature":"{gemini}"}},{{"type":"text","text":"x"}}]}}]}}"#
+        );
+        let (request, _) = ok(&body);
+        let [Part::ToolCall(call), Part::Reasoning(thinking), Part::Text(_)] = &request.turns[0].parts[..]
+        else {
+            panic!("{:?}", request.turns[0].parts)
+        };
+        assert_eq!(call.signature.as_ref().map(|s| s.vendor), Some(Vendor::Gemini));
+        assert!(thinking.signature.is_some());
+    }
+
+    #[test]
+    fn thinking_in_all_its_forms() {
+        for (members, mode) in [
+            (r#""thinking":{"type":"enabled","budget_tokens":2048}"#, Some(Mode::Budget(2048))),
+            (r#""thinking":{"type":"enabled","budget_tokens":0}"#, Some(Mode::Off)),
+            (r#""thinking":{"type":"enabled"}"#, Some(Mode::Auto)),
+            (r#""thinking":{"type":"disabled"},"output_config":{"effort":"high"}"#, Some(Mode::Off)),
+            (r#""thinking":{"type":"adaptive"}"#, Some(Mode::Auto)),
+            (r#""output_config":{"effort":"low"}"#, Some(Mode::Level(Level::Low))),
+            (r#""temperature":1"#, None),
+        ] {
+            let body = format!(r#"{{{members},"messages":[{{"role":"user","content":"x"}}]}}"#);
+            assert_eq!(ok(&body).0.thinking.mode, mode, "{members}");
+        }
+    }
+
+    #[test]
+    fn tools_that_anthropic_defines_are_no_functions() {
+        let (request, losses) = ok(
+            r#"{"tools":[{"type":"web_search_20250305","name":"web_search","max_uses":3,"allowed_domains":["a.b"]},{"type":"code_execution_20250825","name":"code_execution"},{"type":"bash_20250124","name":"bash"},{"name":"f","input_schema":{"type":"object"}}],"tool_choice":{"type":"tool","name":"web_search","disable_parallel_tool_use":true},"messages":[{"role":"user","content":"x"}]}"#,
+        );
+        assert!(losses.is_empty(), "{losses}");
+        assert!(matches!(&request.tools[0], Tool::Builtin(Builtin::WebSearch { max_uses: Some(3), .. })));
+        assert!(matches!(&request.tools[1], Tool::Builtin(Builtin::CodeExecution)));
+        let Tool::Builtin(Builtin::Other { raw, .. }) = &request.tools[2] else { panic!() };
+        assert_eq!(raw.as_str(), r#"{"type":"bash_20250124","name":"bash"}"#);
+        assert_eq!(request.tool_choice, Some(ToolChoice::Builtin("web_search".into())));
+        assert_eq!(request.parallel_tools, Some(false));
+    }
+
+    #[test]
+    fn p34_unknown_members_are_recorded_with_their_path() {
+        let (_, losses) = ok(
+            r#"{"top":1,"messages":[{"role":"user","content":[{"type":"text","text":"x","new":1},{"type":"new_block","a":1}],"id":"m"}]}"#,
+        );
+        assert_eq!(
+            losses.to_string(),
+            "unknown-member messages[0].content[0].new, unknown-member messages[0].id, unknown-member top"
+        );
+    }
+}

@@ -113,3 +113,118 @@ fn write_block(a: &mut json::Array<'_>, content: &Content<'_>) {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Finish, ToolKind, Usage};
+    use crate::signature::{Signature, Vendor};
+
+    fn text(text: &str) -> Block {
+        Block::Text { text: text.into(), citations: vec![], signature: None, logprobs: vec![] }
+    }
+
+    fn thinking(text: &str, signature: Option<&str>) -> Block {
+        Block::Reasoning {
+            parts: text.split('|').map(str::to_owned).collect(),
+            signature: signature.and_then(|value| Signature::of(Vendor::Openai, value.to_owned())),
+            redacted: None,
+        }
+    }
+
+    fn call(kind: ToolKind, arguments: &str, signature: Option<&str>) -> Block {
+        Block::Tool {
+            id: "t".into(),
+            name: "f".into(),
+            namespace: None,
+            kind,
+            arguments: arguments.into(),
+            signature: signature.and_then(|value| Signature::of(Vendor::Gemini, value.to_owned())),
+        }
+    }
+
+    fn run(blocks: Vec<Block>, finish: Finish, detail: Option<&str>) -> String {
+        let choice = Choice { index: 0, blocks, finish: Some(finish), detail: detail.map(str::to_owned) };
+        let usage = Usage {
+            input: Some(3),
+            tool_prompt: Some(1),
+            cache_write: Some(9),
+            cache_write_hour: Some(4),
+            output: Some(5),
+            reasoning: Some(2),
+            ..Usage::default()
+        };
+        let answer = Answer { model: "m".into(), choices: vec![choice], usage, ..Answer::default() };
+        let context = Context { model: "shown".into(), seed: "5eed".into(), ..Context::default() };
+        String::from_utf8(write(&answer, &context)).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_all_required_members() {
+        assert_eq!(
+            run(vec![text("Hi")], Finish::StopSequence, Some("END")),
+            r#"{"id":"msg_5eed","type":"message","role":"assistant","model":"shown","content":[{"type":"text","text":"Hi"}],"stop_reason":"stop_sequence","stop_sequence":"END","usage":{"input_tokens":4,"cache_creation_input_tokens":9,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":5,"ephemeral_1h_input_tokens":4},"output_tokens":5,"output_tokens_details":{"thinking_tokens":2}}}"#
+        );
+        let empty = String::from_utf8(write(&Answer::default(), &Context::default())).unwrap();
+        assert!(empty.contains(r#""content":[],"stop_reason":"end_turn""#), "{empty}");
+        assert!(empty.contains(r#""input_tokens":0"#) && empty.contains(r#""output_tokens":0"#));
+    }
+
+    #[test]
+    fn thinking_that_came_late_leads() {
+        let out = run(vec![text("Sunny."), thinking("a|b", Some("s"))], Finish::End, None);
+        assert!(out.contains(
+            r#"[{"type":"thinking","thinking":"a\n\nb","signature":"s"},{"type":"text","text":"Sunny."}]"#
+        ));
+    }
+
+    #[test]
+    fn input_is_an_object_whatever_came() {
+        for (kind, arguments, input) in [
+            (ToolKind::Function, "", "{}"),
+            (ToolKind::Function, r#"{"city": "Par"#, r#"{"arguments":"{\"city\": \"Par"}"#),
+            (ToolKind::Custom, "select 1", r#"{"input":"select 1"}"#),
+        ] {
+            let out = run(vec![call(kind, arguments, None)], Finish::End, None);
+            assert!(out.contains(&format!(r#""name":"f","input":{input}}}"#)), "{out}");
+            assert!(out.contains(r#""stop_reason":"tool_use""#));
+        }
+    }
+
+    #[test]
+    fn reasons_follow_what_was_shown() {
+        let refusal = vec![Block::Refusal("No.".into())];
+        let out = run(refusal, Finish::End, None);
+        assert!(out.contains(r#"{"type":"text","text":"No."}"#) && out.contains(r#""refusal""#));
+        let out = run(vec![], Finish::Refusal, Some("why"));
+        assert!(out.contains(
+            r#""stop_reason":"refusal","stop_sequence":null,"stop_details":{"type":"refusal","category":null,"explanation":"why"}"#
+        ));
+        assert!(run(vec![], Finish::Tool, None).contains(r#""stop_reason":"end_turn""#));
+        let cut = run(vec![call(ToolKind::Function, "{}", None)], Finish::Length, None);
+        assert!(cut.contains(r#""stop_reason":"max_tokens""#));
+    }
+
+    #[test]
+    fn a_signature_of_a_call_is_where_the_stream_has_it() {
+        let signed = || call(ToolKind::Function, "{}", Some("g"));
+        let content = |blocks| {
+            let out = run(blocks, Finish::Tool, None);
+            let from = out.find('[').unwrap();
+            out[from..out.find("],").unwrap()].replace('"', "")
+        };
+        let end = "{type:tool_use,id:t,name:f,input:{}}";
+        assert_eq!(
+            content(vec![thinking("p", None), signed()]),
+            format!("[{{type:thinking,thinking:p,signature:g}},{end}")
+        );
+        assert_eq!(
+            content(vec![text("x"), signed()]),
+            format!("[{{type:text,text:x}},{{type:thinking,thinking:,signature:g}},{end}")
+        );
+        assert_eq!(
+            content(vec![thinking("p", None), text("x"), signed()]),
+            format!("[{{type:thinking,thinking:p,signature:}},{{type:text,text:x}},{end}")
+        );
+    }
+}

@@ -230,9 +230,10 @@ fn placeholder<'r>(
 }
 
 fn result<'r>(result: &'r ToolResult<'_>, site: Site<'_>, losses: &mut Losses) -> Block<'r> {
-    let content: Vec<_> = result.parts.iter().filter_map(|part| block(part, site, losses)).collect();
+    let mut content: Vec<_> = result.parts.iter().filter_map(|part| block(part, site, losses)).collect();
     // A mark inside means the same as one on the result: everything up to its end.
-    let mark = result.cache.or_else(|| content.iter().find_map(|block| block.mark));
+    let mark = content.iter_mut().filter_map(|block| block.mark.take()).last();
+    let mark = result.cache.or(mark);
     Block { body: Body::Result { id: &result.call_id, content, is_error: result.is_error }, mark }
 }
 
@@ -348,5 +349,87 @@ pub(super) fn write_mark(o: &mut json::Object<'_>, mark: Option<CacheMark>) {
                 o.str("ttl", "1h");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Audio, Text};
+
+    #[test]
+    fn attachments_reach_the_model_or_say_what_they_were() {
+        let inline =
+            |mime: &'static str, data: &'static str| Source::Inline { mime: mime.into(), data: data.into() };
+        let document = |source| {
+            Part::Document(Document {
+                source,
+                name: Some("n".into()),
+                context: None,
+                citations: false,
+                cache: None,
+            })
+        };
+        let image = |source| Part::Image(Image { source, detail: None, cache: None });
+        let foreign = Source::File { vendor: Protocol::OpenaiChat, id: "file-1".into() };
+        let parts = [
+            image(inline("image/jpeg", "iVBORw0KGgoAAAANSUhEUgAA")),
+            image(Source::Url { url: "https://e/a.png".into(), mime: None }),
+            image(Source::Url { url: "gs://b/a.png".into(), mime: None }),
+            image(foreign),
+            document(inline("", "JVBERi0xLjEKMSAwIG9iajw8")),
+            document(inline("text/x-rust", "Zm4gbWFpbigpIHt9")),
+            document(inline("application/zip", "UEsDBBQAAAAA/w==")),
+            Part::Audio(Audio { source: inline("audio/wav", "UklGRiQAAABXQVZF") }),
+        ];
+        let (mut out, mut losses) = (Vec::new(), Losses::default());
+        let site = Site { role: Role::User, thinks: true, path: &Path::Root };
+        for part in &parts {
+            write(&mut out, &block(part, site, &mut losses).unwrap());
+        }
+        let body = String::from_utf8(out).unwrap();
+        for expected in [
+            r#""source":{"type":"base64","media_type":"image/png","data":"iVBOR"#,
+            r#"{"type":"image","source":{"type":"url","url":"https://e/a.png"}}"#,
+            "[image: gs://b/a.png]",
+            "[image: file file-1]",
+            r#""source":{"type":"base64","media_type":"application/pdf","data":"JVBER"#,
+            r#""source":{"type":"text","media_type":"text/plain","data":"fn main() {}"},"title":"n""#,
+            "[document: n, application/zip]",
+            "[audio: audio/wav]",
+        ] {
+            assert!(body.contains(expected), "{expected} is missing in {body}");
+        }
+        let kinds: Vec<_> = losses.iter().map(|loss| loss.kind.name()).collect();
+        assert_eq!(kinds, ["attachment-as-text", "file-id", "attachment-as-text", "attachment-as-text"]);
+    }
+
+    #[test]
+    fn what_the_model_made_is_not_sent_as_the_users_picture() {
+        let source = Source::Inline { mime: "image/png".into(), data: "iVBORw0KGgo=".into() };
+        let part = Part::Image(Image { source, detail: None, cache: None });
+        let (mut out, mut losses) = (Vec::new(), Losses::default());
+        let site = Site { role: Role::Assistant, thinks: true, path: &Path::Root };
+        write(&mut out, &block(&part, site, &mut losses).unwrap());
+        assert_eq!(out, br#"{"type":"text","text":"[image: image/png]"}"#);
+        assert_eq!(losses.len(), 1);
+    }
+
+    #[test]
+    fn a_mark_inside_a_result_is_one_on_the_result() {
+        let text = |cache| Part::Text(Text { text: "r".into(), cache, signature: None });
+        let part = Part::ToolResult(ToolResult {
+            call_id: "t".into(),
+            name: None,
+            parts: vec![text(Some(CacheMark { hour: true }))],
+            is_error: true,
+            kind: crate::ir::ToolKind::Function,
+            cache: None,
+        });
+        let site = Site { role: Role::User, thinks: true, path: &Path::Root };
+        let made = block(&part, site, &mut Losses::default()).unwrap();
+        assert_eq!(made.mark, Some(CacheMark { hour: true }));
+        let Body::Result { content, .. } = &made.body else { panic!() };
+        assert_eq!(content[0].mark, None);
     }
 }

@@ -262,3 +262,241 @@ fn drop_marks(tools: &mut [Declared<'_, '_>], system: &mut [Block<'_>], messages
         block.mark = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{
+        Context, Format, Instruction, RawJson, Reasoning, Text, Tool, ToolCall, ToolKind, ToolResult, Turn,
+        lower,
+    };
+    use crate::json::{Json, parse_any};
+    use crate::signature::{Signature, Vendor, wrap_vertex};
+    use crate::target::{Card, Profile};
+    use crate::thinking::{Bounds, Level, Mode};
+
+    fn text(text: &'static str) -> Part<'static> {
+        Part::Text(Text::plain(text))
+    }
+
+    fn call(id: &'static str) -> Part<'static> {
+        Part::ToolCall(ToolCall {
+            id: id.into(),
+            name: "f".into(),
+            namespace: None,
+            kind: ToolKind::Function,
+            arguments: "".into(),
+            signature: None,
+            cache: None,
+        })
+    }
+
+    fn result(id: &'static str, parts: Vec<Part<'static>>) -> Part<'static> {
+        Part::ToolResult(ToolResult {
+            call_id: id.into(),
+            name: None,
+            parts,
+            is_error: false,
+            kind: ToolKind::Function,
+            cache: None,
+        })
+    }
+
+    fn thought(vendor: Vendor, value: &'static str) -> Part<'static> {
+        Part::Reasoning(Reasoning {
+            text: vec!["plan".into()],
+            signature: Signature::of(vendor, value),
+            ..Reasoning::default()
+        })
+    }
+
+    fn user(parts: Vec<Part<'static>>) -> Turn<'static> {
+        Turn::new(Role::User, parts)
+    }
+
+    fn model(parts: Vec<Part<'static>>) -> Turn<'static> {
+        Turn::new(Role::Assistant, parts)
+    }
+
+    fn function(name: &'static str) -> Tool<'static> {
+        Tool::Function {
+            name: name.into(),
+            namespace: None,
+            description: None,
+            schema: None,
+            strict: None,
+            cache: None,
+        }
+    }
+
+    fn run(mut request: Request<'static>, thinking: Option<Mode>, card: &Card) -> (String, Losses) {
+        let mut losses = Losses::default();
+        lower::lower(&mut request, &super::super::RULES, &mut Context::default(), &mut losses);
+        let profile = Profile::Claude;
+        let target = Target { profile, model: "claude-x", card, stream: false, thinking, project: "" };
+        let out = write(&request, &target, &mut losses);
+        (String::from_utf8(out).unwrap(), losses)
+    }
+
+    /// The messages, one letter for the role, then the types of the blocks and what they say.
+    fn shape(request: Request<'static>) -> String {
+        let (body, _) = run(request, None, &Card::default());
+        let body = parse_any(body.as_bytes()).unwrap();
+        let mut out = String::new();
+        for message in body.get("messages").unwrap().as_array().unwrap() {
+            let role = message.get("role").unwrap().as_str().unwrap();
+            out.push_str(if role == "user" { " U" } else { " A" });
+            for block in message.get("content").unwrap().as_array().unwrap() {
+                let kind = block.get("type").unwrap().as_str().unwrap();
+                let text = block.get("text").and_then(Json::as_str).unwrap_or(kind);
+                out.push_str(" [");
+                out.push_str(&text.replace('\n', "|"));
+                out.push(']');
+            }
+        }
+        out.trim().to_owned()
+    }
+
+    fn turns(turns: Vec<Turn<'static>>) -> Request<'static> {
+        Request { turns, ..Request::default() }
+    }
+
+    #[test]
+    fn a_user_begins_and_roles_alternate() {
+        let mut only_system = turns(vec![]);
+        only_system.system.push(Instruction { text: "Say hello.".into(), developer: false, cache: None });
+        assert_eq!(shape(only_system), "U [Begin.]");
+        assert_eq!(
+            shape(turns(vec![model(vec![text("hi")]), user(vec![text("q")])])),
+            "U [Begin.] A [hi] U [q]"
+        );
+        assert_eq!(
+            shape(turns(vec![user(vec![text("a")]), user(vec![text("b")]), model(vec![text("c")])])),
+            "U [a] [b] A [c]"
+        );
+    }
+
+    #[test]
+    fn instructions_in_mid_conversation_are_reminders_behind_the_results() {
+        let request = turns(vec![
+            user(vec![text("q")]),
+            model(vec![text("look"), call("a")]),
+            user(vec![result("a", vec![])]),
+            Turn::new(Role::Developer, vec![text("be brief")]),
+            user(vec![text("go on")]),
+        ]);
+        assert_eq!(
+            shape(request),
+            "U [q] A [look] [tool_use] U [tool_result] [<system-reminder>|be brief|</system-reminder>] [go on]"
+        );
+    }
+
+    #[test]
+    fn thinking_leads_and_calls_end_a_turn() {
+        let request = turns(vec![
+            user(vec![text("q")]),
+            model(vec![call("a"), text("look"), thought(Vendor::Claude, "s")]),
+            user(vec![result("a", vec![])]),
+        ]);
+        assert_eq!(shape(request), "U [q] A [thinking] [look] [tool_use] U [tool_result]");
+    }
+
+    #[test]
+    fn only_signatures_of_this_vendor_go_back() {
+        let parts = vec![
+            thought(Vendor::Gemini, "g"),
+            thought(Vendor::Openai, "o"),
+            thought(Vendor::Unknown, "u"),
+            Part::Reasoning(Reasoning { text: vec!["unsigned".into()], ..Reasoning::default() }),
+            text("answer"),
+        ];
+        let request = turns(vec![user(vec![text("q")]), model(parts.clone()), user(vec![text("r")])]);
+        let (body, losses) = run(request.clone(), None, &Card::default());
+        assert!(!body.contains("thinking") && !body.contains("plan"), "{body}");
+        assert_eq!(losses.iter().filter(|loss| loss.kind == LossKind::Signature).count(), 4);
+        // A turn of nothing else goes, and its neighbours are one.
+        let request = turns(vec![
+            user(vec![text("q")]),
+            model(parts.into_iter().take(3).collect()),
+            user(vec![text("r")]),
+        ]);
+        assert_eq!(shape(request), "U [q] [r]");
+
+        let direct = "EpYBCkYICxgCKkBO";
+        let wrapped = Part::Reasoning(Reasoning {
+            text: vec!["plan".into()],
+            signature: Signature::of(Vendor::ClaudeVertex, wrap_vertex(direct)),
+            ..Reasoning::default()
+        });
+        let hidden = Part::Reasoning(Reasoning { redacted: Some("x".into()), ..Reasoning::default() });
+        let request = turns(vec![user(vec![text("q")]), model(vec![wrapped, hidden, text("a")])]);
+        let (body, _) = run(request.clone(), None, &Card::default());
+        assert!(body.contains(&format!(r#"{{"type":"thinking","thinking":"plan","signature":"{direct}"}}"#)));
+        assert!(body.contains(r#"{"type":"redacted_thinking","data":"x"}"#));
+        let never = Card { thinking: Support::Never, ..Card::default() };
+        assert!(!run(request, None, &never).0.contains("thinking"));
+    }
+
+    #[test]
+    fn a_begun_answer_has_no_blank_at_its_end() {
+        let request = turns(vec![user(vec![text("q")]), model(vec![text("The answer is \n")])]);
+        assert_eq!(shape(request.clone()), "U [q] A [The answer is]");
+        let levels = vec![Level::Low, Level::High];
+        let thinking = Support::Bounded(Bounds { levels, ..Bounds::default() });
+        let (body, _) = run(request.clone(), None, &Card { thinking, ..Card::default() });
+        assert!(body.contains("Continue."), "a model with levels wants the user to end");
+        let (body, losses) = run(request, Some(Mode::Budget(2000)), &Card::default());
+        assert!(!body.contains("budget_tokens"));
+        assert_eq!(losses.to_string(), "clamped thinking");
+    }
+
+    #[test]
+    fn settings_without_a_place_are_recorded_and_never_go_out() {
+        let mut request = turns(vec![user(vec![text("q")])]);
+        request.limits.choices = Some(2);
+        request.limits.stop = vec!["END".into(), " ".into()];
+        request.sampling.seed = Some(1);
+        request.service_tier = Some("priority".into());
+        request.user = Some("u".into());
+        request.format = Some(Format::JsonObject);
+        request.extra = vec![("store".into(), RawJson("true".into()))];
+        let (body, losses) = run(request, None, &Card::default());
+        assert_eq!(
+            body,
+            r#"{"model":"claude-x","max_tokens":32000,"messages":[{"role":"user","content":[{"type":"text","text":"q"}]}],"stop_sequences":["END"],"metadata":{"user_id":"u"}}"#
+        );
+        assert_eq!(losses.len(), 6, "{losses}");
+    }
+
+    #[test]
+    fn efforts_and_schemas_share_output_config() {
+        let mut request = turns(vec![user(vec![text("q")])]);
+        let schema = RawJson(r#"{"type":"object"}"#.into());
+        request.format = Some(Format::JsonSchema { name: None, description: None, schema, strict: None });
+        request.thinking.visible = Some(true);
+        let (body, _) = run(request, Some(Mode::Level(Level::Minimal)), &Card::default());
+        assert!(body.ends_with(
+            r#""thinking":{"type":"adaptive","display":"summarized"},"output_config":{"effort":"low","format":{"type":"json_schema","schema":{"type":"object"}}}}"#
+        ), "{body}");
+    }
+
+    #[test]
+    fn conversations_that_go_on_get_marks_and_single_questions_do_not() {
+        let one = turns(vec![user(vec![text("q")])]);
+        assert!(!run(one, None, &Card::default()).0.contains("cache_control"));
+        let mut request = turns(vec![
+            user(vec![text("q")]),
+            model(vec![text("a")]),
+            user(vec![text("r")]),
+            model(vec![text("b")]),
+            user(vec![text("s")]),
+        ]);
+        request.tools = vec![function("f")];
+        request.system.push(Instruction { text: "sys".into(), developer: false, cache: None });
+        let (body, _) = run(request, None, &Card::default());
+        assert_eq!(body.matches("cache_control").count(), 4);
+        for marked in [r#""sys","cache"#, r#""r","cache"#, r#""s","cache"#] {
+            assert!(body.contains(marked), "{marked} {body}");
+        }
+    }
+}

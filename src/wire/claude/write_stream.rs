@@ -16,6 +16,7 @@
 //!   was shown. Where neither fits it is dropped; Gemini's writer has a substitute for it.
 
 use super::answer_parts::{self, Shown};
+use super::stream_block::{Block, Kind};
 use super::stream_events::Events;
 use crate::frames::{Frames, Framing};
 use crate::ir::{BlockKind, Context, Delta, Event, Finish, Sink, ToolKind, Usage, WriteStream};
@@ -45,64 +46,6 @@ pub(super) struct Writer {
     shown: Shown,
     usage: Usage,
     finish: Option<(Finish, Option<String>)>,
-}
-
-/// A block of the answer.
-#[derive(Debug)]
-struct Block {
-    /// The IR's number.
-    number: u32,
-    kind: Kind,
-    /// The index it has on the wire, once it is there.
-    index: Option<u64>,
-    /// Text or arguments that are not out yet.
-    waiting: String,
-    /// Pieces that came.
-    pieces: u32,
-    /// A signature that is not out yet.
-    signature: Option<String>,
-    closed: bool,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Text,
-    Refusal,
-    Thinking,
-    Redacted(String),
-    Call {
-        id: String,
-        name: String,
-        kind: ToolKind,
-    },
-    /// A block as JSON text.
-    Item(String),
-}
-
-impl Block {
-    fn new(number: u32, kind: Kind) -> Self {
-        Self { number, kind, index: None, waiting: String::new(), pieces: 0, signature: None, closed: false }
-    }
-
-    fn flows(&self) -> bool {
-        matches!(self.kind, Kind::Text | Kind::Refusal | Kind::Thinking)
-    }
-
-    fn take(&mut self, delta: &Delta<'_>) {
-        match (&self.kind, delta) {
-            (Kind::Text | Kind::Refusal | Kind::Thinking, Delta::Text(text))
-            | (Kind::Call { .. }, Delta::Arguments(text)) => {
-                self.waiting.push_str(text);
-                self.pieces += 1;
-            }
-            // Parts of a summary are paragraphs of one text here.
-            (Kind::Thinking, Delta::Part) if self.pieces > 0 => self.waiting.push_str("\n\n"),
-            (Kind::Thinking | Kind::Call { .. }, Delta::Signature(signature)) => {
-                self.signature = Some(signature.value.as_ref().to_owned());
-            }
-            _ => {}
-        }
-    }
 }
 
 impl Writer {
@@ -385,5 +328,219 @@ impl Sink for Writer {
 impl WriteStream for Writer {
     fn frames(&mut self) -> &mut Frames {
         self.out.frames()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Failure;
+    use crate::json::{Json, parse_any};
+    use crate::signature::{Signature, Vendor};
+    use crate::sse;
+
+    const CALL: BlockKind<'_> =
+        BlockKind::Tool { id: "t", name: "f", namespace: None, kind: ToolKind::Function };
+    const THINKING: BlockKind<'_> = BlockKind::Reasoning { redacted: None };
+
+    fn open(block: u32, kind: BlockKind<'_>) -> Event<'_> {
+        Event::Open { block, choice: 0, kind }
+    }
+
+    fn text(block: u32, text: &str) -> Event<'_> {
+        Event::Delta { block, delta: Delta::Text(text) }
+    }
+
+    fn arguments(block: u32, text: &str) -> Event<'_> {
+        Event::Delta { block, delta: Delta::Arguments(text) }
+    }
+
+    fn sign(block: u32) -> Event<'static> {
+        let signature = Signature::of(Vendor::Openai, "sig").unwrap();
+        Event::Delta { block, delta: Delta::Signature(signature) }
+    }
+
+    fn close(block: u32) -> Event<'static> {
+        Event::Close { block }
+    }
+
+    fn bytes(events: Vec<Event<'_>>) -> String {
+        let mut writer = Writer::new(Arc::new(Context::default()), Framing::Sse);
+        writer.event(Event::Start { id: "chatcmpl-1", model: "m", created: None });
+        for event in events {
+            writer.event(event);
+        }
+        String::from_utf8(writer.frames().take()).unwrap()
+    }
+
+    /// Each event in short: `+` start with the kind of block, the text of deltas, `-` stop.
+    fn shape(events: Vec<Event<'_>>) -> String {
+        let mut out = Vec::new();
+        let mut decoder = sse::Decoder::default();
+        let text = bytes(events);
+        let short = |event: sse::Event<'_>| {
+            let data = parse_any(event.data).unwrap();
+            let word = |keys: &[&str]| data.at(keys).and_then(Json::as_str).unwrap_or_default().to_owned();
+            out.push(match event.name {
+                "content_block_start" => format!("+{}", word(&["content_block", "type"])),
+                "content_block_delta" => {
+                    ["text", "thinking", "partial_json", "signature"].map(|k| word(&["delta", k])).concat()
+                }
+                "content_block_stop" => "-".to_owned(),
+                "message_delta" => word(&["delta", "stop_reason"]),
+                "error" => word(&["error", "message"]),
+                name => name.trim_start_matches("message_").to_owned(),
+            });
+        };
+        decoder.feed(text.as_bytes(), short).unwrap();
+        out.join(" ")
+    }
+
+    #[test]
+    fn a_simple_answer_has_exactly_these_events() {
+        let usage = Usage { input: Some(20), cache_read: Some(80), output: Some(7), ..Usage::default() };
+        let out = bytes(vec![
+            open(0, BlockKind::Text),
+            text(0, ""),
+            text(0, "Hi"),
+            close(0),
+            Event::Finish { choice: 0, reason: Finish::End, detail: None },
+            Event::Usage(usage),
+            Event::End,
+        ]);
+        assert_eq!(
+            out,
+            concat!(
+                "event: message_start\n",
+                r#"data: {"type":"message_start","message":{"id":"msg_chatcmpl-1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}}"#,
+                "\n\nevent: content_block_start\n",
+                r#"data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+                "\n\nevent: content_block_delta\n",
+                r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}"#,
+                "\n\nevent: content_block_stop\n",
+                r#"data: {"type":"content_block_stop","index":0}"#,
+                "\n\nevent: message_delta\n",
+                r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"input_tokens":20,"cache_creation_input_tokens":0,"cache_read_input_tokens":80,"output_tokens":7}}"#,
+                "\n\nevent: message_stop\n",
+                r#"data: {"type":"message_stop"}"#,
+                "\n\n"
+            )
+        );
+    }
+
+    #[test]
+    fn thinking_starts_with_both_strings_and_ends_with_its_signature() {
+        let events = vec![
+            open(0, THINKING),
+            Event::Delta { block: 0, delta: Delta::Part },
+            text(0, "a"),
+            Event::Delta { block: 0, delta: Delta::Part },
+            text(0, "b"),
+            sign(0),
+            close(0),
+            Event::End,
+        ];
+        assert!(bytes(events.clone()).contains(r#"{"type":"thinking","thinking":"","signature":""}"#));
+        assert_eq!(shape(events), "start +thinking a \n\n b sig - end_turn stop");
+    }
+
+    #[test]
+    fn nothing_still_is_a_complete_message_and_empty_blocks_do_not_show() {
+        assert_eq!(shape(vec![Event::End]), "start end_turn stop");
+        let empty = vec![open(0, BlockKind::Text), close(0), open(1, THINKING), close(1), Event::End];
+        assert_eq!(shape(empty), "start end_turn stop");
+        let refused = Event::Finish { choice: 0, reason: Finish::Filter, detail: None };
+        assert_eq!(shape(vec![refused, Event::End]), "start refusal stop");
+    }
+
+    #[test]
+    fn p38_calls_that_interleave_come_one_after_the_other() {
+        let second = BlockKind::Tool { id: "u", name: "g", namespace: None, kind: ToolKind::Function };
+        let events = vec![
+            open(0, CALL),
+            open(1, second),
+            arguments(0, "{\"a\":"),
+            arguments(1, "{\"b\":"),
+            arguments(0, "1}"),
+            arguments(1, "2}"),
+            close(1),
+            close(0),
+            Event::End,
+        ];
+        assert_eq!(shape(events), r#"start +tool_use {"a":1} - +tool_use {"b":2} - tool_use stop"#);
+    }
+
+    #[test]
+    fn text_that_stays_open_holds_nobody_up() {
+        let events = vec![
+            open(0, THINKING),
+            text(0, "hm"),
+            open(1, BlockKind::Text),
+            text(1, "a"),
+            open(2, CALL),
+            arguments(2, "{}"),
+            close(2),
+            text(1, "b"),
+            close(0),
+            close(1),
+            Event::End,
+        ];
+        assert_eq!(shape(events), "start +thinking hm - +text a - +tool_use {} - +text b - tool_use stop");
+    }
+
+    #[test]
+    fn a_signature_of_a_call_rides_on_thinking_right_before_it() {
+        let call = |n| [open(n, CALL), arguments(n, "{}"), sign(n), close(n)];
+        let thought = || vec![open(0, THINKING), text(0, "hm"), close(0)];
+        let with = |mut events: Vec<Event<'static>>, call: [Event<'static>; 4]| {
+            events.extend(call);
+            events.push(Event::End);
+            shape(events)
+        };
+        assert_eq!(with(thought(), call(1)), "start +thinking hm sig - +tool_use {} - tool_use stop");
+        assert_eq!(with(vec![], call(0)), "start +thinking sig - +tool_use {} - tool_use stop");
+        let mut text_between = thought();
+        text_between.extend([open(1, BlockKind::Text), text(1, "x"), close(1)]);
+        assert_eq!(
+            with(text_between, call(2)),
+            "start +thinking hm - +text x - +tool_use {} - tool_use stop"
+        );
+    }
+
+    #[test]
+    fn refusals_pictures_and_items_of_others() {
+        let events = vec![
+            open(0, BlockKind::Refusal),
+            text(0, "No."),
+            close(0),
+            open(1, BlockKind::Image { mime: "image/png" }),
+            Event::Delta { block: 1, delta: Delta::Data("AAAA") },
+            close(1),
+            open(2, BlockKind::Server { kind: "web_search_call", raw: r#"{"type":"web_search_call"}"# }),
+            close(2),
+            open(3, BlockKind::Reasoning { redacted: Some("x") }),
+            close(3),
+            Event::Open { block: 4, choice: 1, kind: BlockKind::Text },
+            text(4, "another choice"),
+            Event::End,
+        ];
+        assert_eq!(
+            shape(events),
+            "start +text No. - +text [image: image/png] - +redacted_thinking - refusal stop"
+        );
+    }
+
+    #[test]
+    fn p12_a_failure_is_the_last_event_and_closes_nothing() {
+        let events =
+            vec![open(0, BlockKind::Text), text(0, "par"), Event::Failure(Failure::cut()), Event::End];
+        assert_eq!(shape(events), "start +text par the upstream closed the stream before it was complete");
+    }
+
+    #[test]
+    fn p37_text_cannot_forge_an_event() {
+        let forged = "a\n\nevent: message_stop\ndata: {}\r\n\u{2028}[DONE]";
+        let events = vec![open(0, BlockKind::Text), text(0, forged), close(0), Event::End];
+        assert_eq!(shape(events), format!("start +text {forged} - end_turn stop"));
     }
 }

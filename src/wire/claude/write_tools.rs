@@ -218,3 +218,89 @@ fn write_location(o: &mut json::Object<'_>, location: &RawJson<'_>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(name: &'static str) -> Tool<'static> {
+        Tool::Function {
+            name: name.into(),
+            namespace: None,
+            description: None,
+            schema: None,
+            strict: None,
+            cache: None,
+        }
+    }
+
+    fn run(request: &Request<'_>) -> (String, Losses) {
+        let (mut out, mut losses) = (Vec::new(), Losses::default());
+        let tools = declared(request, &mut losses);
+        let choice = choice(request, &tools);
+        json::object(&mut out, |o| write(o, request, &tools, choice.as_ref(), &mut losses));
+        (String::from_utf8(out).unwrap(), losses)
+    }
+
+    #[test]
+    fn choices_of_all_formats_have_a_form_here() {
+        let allowed = |required| ToolChoice::Allowed { required, names: vec!["g".into()] };
+        for (choice, parallel, expected) in [
+            (None, None, ""),
+            (None, Some(false), r#""tool_choice":{"type":"auto","disable_parallel_tool_use":true}"#),
+            (Some(ToolChoice::None), Some(false), r#""tool_choice":{"type":"none"}"#),
+            (Some(ToolChoice::Any), None, r#""tool_choice":{"type":"any"}"#),
+            (
+                Some(allowed(true)),
+                None,
+                r#""tools":[{"name":"g","input_schema":{"type":"object","properties":{}}}],"tool_choice":{"type":"tool","name":"g"}"#,
+            ),
+            (Some(allowed(false)), None, r#""tool_choice":{"type":"auto"}"#),
+            (
+                Some(ToolChoice::Builtin("web_search_preview".into())),
+                None,
+                r#""tool_choice":{"type":"tool","name":"web_search"}"#,
+            ),
+        ] {
+            let search = Tool::Builtin(Builtin::WebSearch {
+                allowed_domains: vec!["a.b".into()],
+                blocked_domains: vec![],
+                max_uses: None,
+                user_location: Some(RawJson(
+                    r#"{"type":"approximate","approximate":{"city":"Bonn"}}"#.into(),
+                )),
+                context_size: None,
+            });
+            let request = Request {
+                tools: vec![function("f"), function("g"), search],
+                tool_choice: choice,
+                parallel_tools: parallel,
+                ..Request::default()
+            };
+            let (body, _) = run(&request);
+            assert!(body.contains(expected), "{expected} is missing in {body}");
+            assert_eq!(body.contains("tool_choice"), !expected.is_empty());
+        }
+    }
+
+    #[test]
+    fn built_ins_of_others_go_and_search_keeps_its_settings() {
+        let tools = vec![
+            Tool::Builtin(Builtin::ImageGeneration(RawJson("{}".into()))),
+            Tool::Builtin(Builtin::CodeExecution),
+            Tool::Builtin(Builtin::WebSearch {
+                allowed_domains: vec!["a.b".into()],
+                blocked_domains: vec!["c.d".into()],
+                max_uses: Some(3),
+                user_location: Some(RawJson(r#"{"approximate":{"city":"Bonn","x":1}}"#.into())),
+                context_size: None,
+            }),
+        ];
+        let request = Request { tools, ..Request::default() };
+        let (body, losses) = run(&request);
+        assert!(body.contains(
+            r#""tools":[{"type":"code_execution_20250825","name":"code_execution"},{"type":"web_search_20250305","name":"web_search","max_uses":3,"allowed_domains":["a.b"],"user_location":{"type":"approximate","city":"Bonn"}}]"#
+        ), "{body}");
+        assert_eq!(losses.to_string(), "builtin-tool tools[0], setting blocked_domains");
+    }
+}
