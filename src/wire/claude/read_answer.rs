@@ -13,6 +13,7 @@ use super::read_item::Item;
 use crate::error::Failure;
 use crate::ir::{self, BlockKind, Event, Finish, ReadAnswer, Sink, ToolKind};
 use crate::signature::Signature;
+use std::collections::HashSet;
 
 /// Reads one answer.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Reader {
     /// Blocks that are open.
     open: Vec<Open>,
     /// Ids of calls so far.
-    call_ids: Vec<String>,
+    call_ids: HashSet<String>,
     /// Why it ended, once the upstream said.
     stop: Option<(Finish, Option<String>)>,
 }
@@ -63,7 +64,7 @@ impl Reader {
             ended: false,
             next: 0,
             open: Vec::new(),
-            call_ids: Vec::new(),
+            call_ids: HashSet::new(),
             stop: None,
         }
     }
@@ -190,9 +191,9 @@ impl Reader {
 
     /// An id that no other call of the answer has.
     fn call_id(&mut self, given: &str) -> String {
-        let taken = given.is_empty() || self.call_ids.iter().any(|id| id == given);
+        let taken = given.is_empty() || self.call_ids.contains(given);
         let id = if taken { format!("toolu_{}_{}", self.seed, self.next) } else { given.to_owned() };
-        self.call_ids.push(id.clone());
+        self.call_ids.insert(id.clone());
         id
     }
 

@@ -10,12 +10,16 @@ use super::fields::Fields;
 use super::read_blocks::{self, Place};
 use super::read_tools;
 use crate::error::WireError;
-use crate::ir::{Format, Instruction, LossKind, Losses, Part, RawJson, Request, Role, Turn};
+use crate::ir::{CacheMark, Format, Instruction, LossKind, Losses, Part, RawJson, Request, Role, Str, Turn};
 use crate::json::{Json, Path, parse};
 use crate::thinking::{Level, Mode};
+use std::borrow::Cow;
 
 /// Members whose text stays as it was sent.
 const RAW: [&str; 4] = ["input", "input_schema", "schema", "user_location"];
+
+/// Starts the line of Claude Code's system text that is for Anthropic's accounts.
+const BILLING: &str = "x-anthropic-billing-header:";
 
 /// Top-level members that no other format has.
 const ONLY_HERE: [&str; 16] = [
@@ -87,18 +91,38 @@ fn system<'a>(
         None => {}
         Some(Json::Array(items)) => {
             for (n, item) in items.into_iter().enumerate() {
-                if let Some((text, cache)) = read_blocks::instruction(item, &at.index(n), losses)? {
-                    request.system.push(Instruction { text, developer: false, cache });
+                let at = at.index(n);
+                if let Some((text, cache)) = read_blocks::instruction(item, &at, losses)? {
+                    instruct(text, cache, &at, request, losses);
                 }
             }
         }
-        Some(Json::Str(text)) if text.trim().is_empty() => {}
-        Some(Json::Str(text)) => {
-            request.system.push(Instruction { text, developer: false, cache: None });
-        }
+        Some(Json::Str(text)) => instruct(text, None, &at, request, losses),
         Some(other) => return Err(WireError::expected(&at, "a string or an array of blocks", &other)),
     }
     Ok(())
+}
+
+/// Adds a line of instructions, without the line that Claude Code puts in front for Anthropic's accounts: it
+/// says nothing to a model, and it changes with each request, so that no cache of another vendor would hit.
+fn instruct<'a>(
+    mut text: Str<'a>,
+    cache: Option<CacheMark>,
+    path: &Path<'_>,
+    request: &mut Request<'a>,
+    losses: &mut Losses,
+) {
+    if text.starts_with(BILLING) {
+        losses.at(LossKind::Setting, path);
+        let rest = text.find('\n').unwrap_or(text.len());
+        text = match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.get(rest..).unwrap_or_default()),
+            Cow::Owned(mut text) => Cow::Owned(text.split_off(rest)),
+        };
+    }
+    if !text.trim().is_empty() {
+        request.system.push(Instruction { text, developer: false, cache });
+    }
 }
 
 fn messages<'a>(
@@ -218,7 +242,7 @@ fn format_of<'a>(value: Json<'a>, path: &Path<'_>, losses: &mut Losses) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Builtin, CacheMark, Source, Tool, ToolChoice, ToolKind};
+    use crate::ir::{Builtin, Source, Tool, ToolChoice, ToolKind};
     use crate::signature::Vendor;
 
     fn ok(body: &str) -> (Request<'_>, Losses) {
@@ -237,10 +261,11 @@ mod tests {
 
     #[test]
     fn what_claude_code_sends_is_read_without_unknown_members() {
-        let body = r#"{"model":"m","max_tokens":32000,"stream":true,"system":[{"type":"text","text":"x-billing: 1"},{"type":"text","text":"You are.","cache_control":{"type":"ephemeral","ttl":"1h"}}],"thinking":{"type":"adaptive","display":"omitted"},"output_config":{"effort":"high"},"context_management":{"edits":[{"type":"clear_thinking_20251015"}]},"metadata":{"user_id":"{\"device\":1}"},"tools":[{"name":"Read","description":"d","input_schema":{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false},"defer_loading":true}],"messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]},{"role":"system","content":"Today is Monday."},{"role":"user","content":"go"}]}"#;
+        let body = r#"{"model":"m","max_tokens":32000,"stream":true,"system":[{"type":"text","text":"x-anthropic-billing-header: cc_version=2; cch=71fea;"},{"type":"text","text":"You are.","cache_control":{"type":"ephemeral","ttl":"1h"}}],"thinking":{"type":"adaptive","display":"omitted"},"output_config":{"effort":"high"},"context_management":{"edits":[{"type":"clear_thinking_20251015"}]},"metadata":{"user_id":"{\"device\":1}"},"tools":[{"name":"Read","description":"d","input_schema":{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false},"defer_loading":true}],"messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]},{"role":"system","content":"Today is Monday."},{"role":"user","content":"go"}]}"#;
         let (request, losses) = ok(body);
         assert!(losses.iter().all(|loss| loss.kind != LossKind::UnknownMember), "{losses}");
-        assert_eq!(request.system[1].cache, Some(CacheMark { hour: true }));
+        assert_eq!(request.system.len(), 1, "the line for the accounts is left out");
+        assert_eq!(request.system[0].cache, Some(CacheMark { hour: true }));
         let roles: Vec<_> = request.turns.iter().map(|turn| turn.role).collect();
         assert_eq!(roles, [Role::User, Role::System, Role::User]);
         assert_eq!(request.thinking.mode, Some(Mode::Level(Level::High)));
@@ -308,6 +333,15 @@ mod tests {
         );
         let system: Vec<_> = request.system.iter().map(|i| i.text.as_ref()).collect();
         assert_eq!((system, request.turns.len()), (vec!["a", "b"], 2));
+    }
+
+    #[test]
+    fn only_the_line_for_the_accounts_is_left_out_of_a_longer_text() {
+        let (request, losses) = ok(
+            r#"{"system":"x-anthropic-billing-header: cch=1;\nYou are.","messages":[{"role":"user","content":"x-anthropic-billing-header: mine"}]}"#,
+        );
+        assert_eq!(request.system[0].text, "\nYou are.");
+        assert_eq!((request.turns[0].parts.len(), losses.to_string()), (1, "setting system".to_owned()));
     }
 
     #[test]
