@@ -65,5 +65,6 @@ pub(crate) struct OldAuthProvider {
     pub(crate) name: String,
     #[serde(rename = "type")]
     pub(crate) kind: String,
+    /// Keys that clients show.
     pub(crate) api_keys: Vec<Secret>,
 }

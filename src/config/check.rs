@@ -13,7 +13,7 @@ mod payload;
 use crate::proxy::ProxySetting;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{Auth, Config, Server};
+use crate::{Auth, Config, Listen, Server};
 use std::collections::HashSet;
 
 /// Checks and cleans `config`.
@@ -58,29 +58,31 @@ fn server(server: &Server, report: &mut Report<'_, '_>) {
             report.error(&limits.key(key), "nothing would fit in; the least is 1");
         }
     }
-    // Port 0 is another port each time.
-    let mut taken = HashSet::from([0, server.port]);
+    let mut taken = vec![Listen { host: server.host.clone(), port: server.port }];
     let extra = Place::Root.key("extra-listen");
     for (n, listen) in server.extra_listen.0.iter().enumerate() {
-        if !taken.insert(listen.port) && listen.port != 0 {
-            report.error(&extra.item(n), format!("port {} is already in use by this file", listen.port));
-        }
+        let host = if listen.host.as_str().is_empty() { &server.host } else { &listen.host };
+        claim(&mut taken, Listen { host: host.clone(), port: listen.port }, &extra.item(n), report);
     }
-    if let Some(listen) = &server.metrics.listen
-        && listen.port != 0
-        && taken.contains(&listen.port)
-    {
-        let place = Place::Root.key("metrics");
-        let problem = format!("port {} is already in use by this file", listen.port);
-        // The default is the next port, which somebody may have given to something else.
-        report.error(&place.key("listen"), problem);
+    if let Some(listen) = &server.metrics.listen {
+        let metrics = Place::Root.key("metrics");
+        claim(&mut taken, listen.clone(), &metrics.key("listen"), report);
     }
+}
+
+/// Notes an address that this file wants to listen on twice.
+fn claim(taken: &mut Vec<Listen>, listen: Listen, place: &Place<'_>, report: &mut Report<'_, '_>) {
+    if taken.iter().any(|other| other.overlaps(&listen)) {
+        report.error(place, format!("port {} is already in use by this file", listen.port));
+    }
+    taken.push(listen);
 }
 
 fn auth(auth: &mut Auth, report: &mut Report<'_, '_>) {
     let list = Place::Root.key("api-keys");
     let mut seen = HashSet::new();
     let mut n = 0;
+    let listed = !auth.api_keys.is_empty();
     auth.api_keys.retain(|key| {
         let place = list.item(n);
         n += 1;
@@ -94,6 +96,13 @@ fn auth(auth: &mut Auth, report: &mut Report<'_, '_>) {
         }
         fresh
     });
+    if listed && auth.api_keys.is_empty() {
+        let problem = "all keys are empty, which would let everybody in; remove the list if that is meant";
+        report.error(&list, problem);
+    }
+    if auth.auth_dir.trim().is_empty() {
+        auth.auth_dir = Auth::default().auth_dir;
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_empty_keys_does_not_open_the_door() {
+        assert_eq!(
+            lines("debug: true\napi-keys: ['', ' ']\n"),
+            [
+                "c:2:1: api-keys: all keys are empty, which would let everybody in; remove the list if that is meant"
+            ]
+        );
+        assert_eq!(lines("api-keys: []\n"), [""; 0]);
+    }
+
+    #[test]
     fn addresses_do_not_collide_and_bounds_let_something_in() {
         assert_eq!(
             lines("extra-listen: [8672, 'localhost:8672', 8317]\nlimits: {header-kib: 0}\n"),
@@ -139,6 +159,8 @@ mod tests {
             ["c:1:1: metrics.listen: port 8318 is already in use by this file"]
         );
         assert_eq!(lines("port: 8318\nmetrics: {listen: ''}\n"), [""; 0]);
+        assert_eq!(lines("host: 10.0.0.1\nextra-listen: ['10.0.0.2:8317', 0, 0]\n"), [""; 0]);
+        assert_eq!(lines("host: 10.0.0.1\nextra-listen: '0.0.0.0:8317'\n").len(), 1);
         assert_eq!(lines("host: '0.0.0.0:8317'\n").len(), 1);
         assert_eq!(
             lines("host: '[::1]'\nextra-listen: '[::]:9'\ntrusted-proxies: [10.0.0.0/8, '::1']\n"),

@@ -134,6 +134,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     const EXAMPLE: &str = include_str!("../../conf/config.example.yaml");
@@ -225,6 +226,29 @@ mod tests {
         ];
         for list in filled {
             assert!(all.contains(&format!(".{list}")), "{list}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p41_no_edit_of_the_example_makes_it_panic(
+            edits in proptest::collection::vec((0_usize..20_000, 0_usize..40, ".{0,3}|[\\[\\]{}:,&*!|>'\"#~\n -]{1,2}"), 1..6)
+        ) {
+            let mut text: Vec<char> = switched_on().chars().collect();
+            for (at, cut, put) in edits {
+                let from = at % text.len();
+                let to = (from + cut).min(text.len());
+                text.splice(from..to, put.chars());
+            }
+            let text: String = text.into_iter().collect();
+            match load(text.as_bytes()) {
+                Ok(loaded) => prop_assert_eq!(diff(&loaded.config, &loaded.config).changes, Vec::new()),
+                // Every mistake is somewhere.
+                Err(broken) => {
+                    prop_assert!(!broken.notices.is_empty());
+                    prop_assert!(broken.notices.iter().all(|n| n.line.is_some() || n.path.is_empty()), "{}", broken);
+                }
+            }
         }
     }
 

@@ -116,6 +116,10 @@ impl ProxyUrl {
             return Err("it holds white space, a control character or a backslash".to_owned());
         }
         let (scheme, rest) = text.split_once("://").ok_or(SHAPE)?;
+        // Anything else before `://` is no scheme, and may be a password.
+        if !scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
+            return Err(SHAPE.to_owned());
+        }
         let scheme = ProxyScheme::ALL
             .into_iter()
             .find(|known| known.name().eq_ignore_ascii_case(scheme))
@@ -246,6 +250,7 @@ mod tests {
         problem("http://h:99999");
         problem("http://h/path");
         problem("not a url hunter2");
+        problem("u:hunter2@h:1/http://x");
         problem("socks4://u:hunter2@h");
     }
 }

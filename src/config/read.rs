@@ -182,9 +182,10 @@ impl<'t> Cursor<'_, 't> {
 
     fn integer<T: TryFrom<i128>>(self, from: i128, to: i128) -> Result<T, Fault> {
         let range = || {
-            if from == 0 && to > 1 << 32 {
+            let wide = to >= u32::MAX.into();
+            if wide && from == 0 {
                 "a whole number that is not negative".to_owned()
-            } else if to > 1 << 32 {
+            } else if wide {
                 "a whole number".to_owned()
             } else {
                 format!("a whole number from {from} to {to}")

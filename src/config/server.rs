@@ -108,14 +108,14 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Metrics {
-    /// Where it is served; `listen: ""`: nowhere.
+    /// Where it is served; a bare port is one of this machine only; `listen: ""`: nowhere.
     #[serde(deserialize_with = "listen_or_off", serialize_with = "off_is_empty")]
     pub listen: Option<Listen>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { listen: Some(Listen { host: Host("127.0.0.1".to_owned()), port: DEFAULT_PORT + 1 }) }
+        Self { listen: Some(Listen { host: Host::loopback(), port: DEFAULT_PORT + 1 }) }
     }
 }
 
@@ -127,6 +127,10 @@ impl Host {
     /// The address or name; IPv6 without brackets.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    fn loopback() -> Self {
+        Self("127.0.0.1".to_owned())
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -148,7 +152,7 @@ impl<'de> Deserialize<'de> for Host {
 /// A further address and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Where; empty: for `extra-listen` the main listener's host.
+    /// Where; empty: on the main listener's host.
     pub host: Host,
     /// Which port.
     pub port: u16,
@@ -160,6 +164,15 @@ impl Listen {
         let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
         let port = port.parse().map_err(|_| "expected a port, or host:port".to_owned())?;
         Host::parse(host).map(|host| Self { host, port })
+    }
+}
+
+impl Listen {
+    /// Whether both cannot be bound at once.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let all = |listen: &Self| matches!(listen.host.as_str(), "" | "0.0.0.0" | "::");
+        // Port 0 is another one each time.
+        self.port == other.port && self.port != 0 && (self.host == other.host || all(self) || all(other))
     }
 }
 
@@ -186,7 +199,14 @@ impl<'de> Deserialize<'de> for Listen {
 }
 
 fn listen_or_off<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Listen>, D::Error> {
-    word(input, |text| if text.is_empty() { Ok(None) } else { Listen::parse(text).map(Some) })
+    word(input, |text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let listen = Listen::parse(text)?;
+        let host = if listen.host.as_str().is_empty() { Host::loopback() } else { listen.host };
+        Ok(Some(Listen { host, port: listen.port }))
+    })
 }
 
 #[expect(clippy::ref_option, reason = "serde passes the field")]

@@ -167,23 +167,20 @@ impl<'t> Tree<'t> {
 
     /// The node at `place`, or the nearest one above that exists; and whether it is the very node.
     pub(crate) fn find(&self, place: &Place<'_>) -> (Id, bool) {
-        let (up, wanted) = match place {
+        let (above, wanted) = match place {
             Place::Root => return (0, true),
-            Place::Key(up, key) => {
-                (self.find(up), self.below_of(up).iter().copied().find(|id| self.key(*id) == *key))
+            Place::Key(above, key) => {
+                let above = self.find(above);
+                (above, self.below(above.0).iter().find(|id| self.key(**id) == *key))
             }
-            Place::Item(up, index) => (self.find(up), self.below_of(up).get(*index).copied()),
+            Place::Item(above, index) => {
+                let above = self.find(above);
+                (above, self.below(above.0).get(*index))
+            }
         };
-        match (up.1, wanted) {
-            (true, Some(id)) => (id, true),
-            _ => (up.0, false),
-        }
-    }
-
-    fn below_of(&self, place: &Place<'_>) -> &[Id] {
-        match self.find(place) {
-            (id, true) => self.below(id),
-            _ => &[],
+        match (above, wanted) {
+            ((_, true), Some(id)) => (*id, true),
+            ((id, _), _) => (id, false),
         }
     }
 

@@ -6,7 +6,7 @@
 use super::proxy;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{Block, CompatKey, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, Providers};
+use crate::{Block, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, Providers, ThinkingWord};
 use std::collections::{BTreeMap, HashSet};
 
 /// Checks and cleans all entries.
@@ -132,19 +132,10 @@ fn compat_provider(provider: &mut OpenaiCompatibility, place: &Place<'_>, report
     rules(&mut provider.request_scoped_errors, &place.key("request-scoped-errors"), report);
     proxy(&provider.proxy_url, "provider", &place.key("proxy-url"), report);
     let keys = place.key("api-key-entries");
-    let mut seen: Vec<CompatKey> = Vec::new();
-    let mut n = 0;
-    provider.api_key_entries.retain(|key| {
+    for (n, key) in provider.api_key_entries.iter().enumerate() {
         let place = keys.item(n);
-        n += 1;
         proxy(&key.proxy_url, "credential", &place.key("proxy-url"), report);
-        if seen.contains(key) {
-            report.warn(&place, "left out: it says the same as an entry before it");
-            return false;
-        }
-        seen.push(key.clone());
-        true
-    });
+    }
 }
 
 fn prefix(prefix: &mut String, place: &Place<'_>, report: &mut Report<'_, '_>) {
@@ -173,11 +164,11 @@ fn models(models: &mut Vec<ModelEntry>, needs_alias: bool, list: &Place<'_>, rep
         n += 1;
         model.name = model.name.trim().to_owned();
         model.alias = model.alias.trim().to_owned();
-        if let Some(thinking) = &model.thinking
-            && thinking.max > 0
-            && thinking.min > thinking.max
-        {
-            report.error(&place.key("thinking"), "min is larger than max");
+        if let Some(thinking) = &mut model.thinking {
+            thinking.levels.retain(|word| *word != ThinkingWord::Unknown);
+            if thinking.max > 0 && thinking.min > thinking.max {
+                report.error(&place.key("thinking"), "min is larger than max");
+            }
         }
         if model.name.is_empty() {
             report.warn(&place, "left out: it has no name");
@@ -268,6 +259,19 @@ mod tests {
         assert_eq!(entries[0].excluded_models, ["claude-3-*"]);
         assert_eq!((entries[0].models[0].name.as_str(), entries[0].models[0].alias.as_str()), ("m", "m"));
         assert_eq!((entries[0].weight.0, entries[0].request_retry), (0, None));
+    }
+
+    #[test]
+    fn thinking_bounds_agree_with_themselves() {
+        let text = "groq: [{api-key: k, models: [{name: m, thinking: {levels: [low, sideways, none]}}]}]\n";
+        assert_eq!(
+            lines(text),
+            ["c:1:65: groq[0].models[0].thinking.levels[1]: unknown thinking level `sideways`, left out"]
+        );
+        let models = &load(text.as_bytes()).unwrap().config.providers.groq[0].models;
+        assert_eq!(models[0].thinking.as_ref().unwrap().levels.len(), 2);
+        let broken = load(text.replace("levels", "min: 9, max: 5, levels").as_bytes()).unwrap_err();
+        assert_eq!(broken.notices[0].path, "groq[0].models[0].thinking");
     }
 
     #[test]

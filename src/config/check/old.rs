@@ -26,9 +26,11 @@ pub(super) fn migrate(config: &mut Config, report: &mut Report<'_, '_>) {
     let providers = block.key("providers");
     for (n, provider) in old.providers.into_iter().enumerate() {
         let place = providers.item(n);
-        if provider.kind == "config-api-key" {
+        if !provider.api_keys.is_empty() {
             report.warn(&place, "deprecated, its keys are added to api-keys; list them there");
             config.auth.api_keys.extend(provider.api_keys);
+        } else if config.auth.api_keys.is_empty() {
+            report.error(&place, "it has no keys, and there are no api-keys: everybody would be let in");
         } else {
             report.warn(&place, "deprecated and ignored: client keys are listed in api-keys");
         }
@@ -68,6 +70,8 @@ mod tests {
         assert!(matches!(config.providers.proxy_url, ProxySetting::Url(_)));
         assert_eq!(config.auth.api_keys[0].expose_secret(), "a");
         assert_eq!(config.providers.gemini_api_key[0].api_key.expose_secret(), "g");
+        let closed = load(b"auth: {providers: [{name: p, type: plugin}]}").unwrap_err();
+        assert!(closed.notices[0].problem.contains("everybody"));
         assert_eq!(config.providers.openai_compatibility[0].api_key_entries[0].api_key.expose_secret(), "k");
     }
 }
