@@ -155,10 +155,10 @@ mod tests {
             ]
         );
         assert_eq!(
-            lines("port: 8318\n"),
-            ["c:1:1: metrics.listen: port 8318 is already in use by this file"]
+            lines("port: 9317\n"),
+            ["c:1:1: metrics.listen: port 9317 is already in use by this file"]
         );
-        assert_eq!(lines("port: 8318\nmetrics: {listen: ''}\n"), [""; 0]);
+        assert_eq!(lines("port: 9317\nmetrics: {listen: ''}\n"), [""; 0]);
         assert_eq!(lines("host: 10.0.0.1\nextra-listen: ['10.0.0.2:8317', 0, 0]\n"), [""; 0]);
         assert_eq!(lines("host: 10.0.0.1\nextra-listen: '0.0.0.0:8317'\n").len(), 1);
         assert_eq!(lines("host: '0.0.0.0:8317'\n").len(), 1);

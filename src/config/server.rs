@@ -14,6 +14,9 @@ use std::net::IpAddr;
 /// Port when the file names none.
 pub const DEFAULT_PORT: u16 = 8317;
 
+/// Port of the metrics when the file names none: far from 8317, whose neighbours people give to other proxies.
+const METRICS_PORT: u16 = 9317;
+
 /// How clients reach us.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -115,7 +118,7 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { listen: Some(Listen { host: Host::loopback(), port: DEFAULT_PORT + 1 }) }
+        Self { listen: Some(Listen { host: Host::loopback(), port: METRICS_PORT }) }
     }
 }
 

@@ -39,6 +39,6 @@ pub struct EventStreams {
 
 impl Default for EventStreams {
     fn default() -> Self {
-        Self { keepalive_seconds: 0, bootstrap_retries: 0, bootstrap_hold_ms: 10 }
+        Self { keepalive_seconds: 15, bootstrap_retries: 0, bootstrap_hold_ms: 10 }
     }
 }
