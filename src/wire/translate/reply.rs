@@ -10,6 +10,7 @@ use super::{Job, Prepared, reader, stream_writer, write_answer};
 use crate::Protocol;
 use crate::error::Failure;
 use crate::frames::Framing;
+use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
 use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::sse;
@@ -35,6 +36,7 @@ pub struct Reply {
     stream: bool,
     same_format: bool,
     framing: Framing,
+    rewrap: Rewrap,
     context: Arc<Context>,
     decoder: sse::Decoder,
     reader: Box<dyn ReadAnswer>,
@@ -107,8 +109,9 @@ impl Reply {
     pub fn new(job: &Job<'_>, prepared: &Prepared<'_>) -> Self {
         let context = Arc::clone(&prepared.context);
         let same_format = job.same_format();
+        let rewrap = Rewrap::between(job.profile, &context);
         let output = if same_format && job.stream {
-            Output::Relay(Relay::new(job.client, job.framing))
+            Output::Relay(Relay::new(job.client, job.framing, rewrap))
         } else if job.stream {
             Output::Stream(stream_writer(job.client, Arc::clone(&context), job.framing))
         } else {
@@ -119,6 +122,7 @@ impl Reply {
             stream: job.stream,
             same_format,
             framing: job.framing,
+            rewrap,
             decoder: sse::Decoder::default(),
             reader: reader(job.profile, &context.seed),
             restore: Restore::default(),
@@ -171,7 +175,7 @@ impl Reply {
             let renamed = (!self.context.model.is_empty())
                 .then(|| rename(self.client, body, &self.context.model))
                 .flatten();
-            self.body = renamed.unwrap_or_else(|| body.to_vec());
+            self.body = self.rewrap.apply(renamed.as_deref().unwrap_or(body)).into_owned();
         } else {
             self.finish_whole();
         }
