@@ -15,10 +15,12 @@
 //! or `$ref`, and an example may hold anything.
 
 mod json_schema;
+mod keywords;
 mod lower_types;
 mod object_root;
 mod openapi;
 mod refs;
+mod shape;
 
 pub use lower_types::lower_types;
 pub use object_root::object_root;
@@ -84,7 +86,7 @@ pub fn is_openapi(schema: &Json<'_>) -> bool {
         "items" => is_openapi(value),
         "anyOf" | "any_of" => value.as_array().is_some_and(|all| all.iter().all(is_openapi)),
         "type" => value.as_str().is_some(),
-        _ => openapi::MEMBERS.contains(&key),
+        _ => keywords::MEMBERS.contains(&key),
     })
 }
 
@@ -98,7 +100,7 @@ pub fn is_empty(schema: &Json<'_>) -> bool {
             bare && map
                 .get("type")
                 .is_none_or(|t| t.as_str().is_some_and(|t| t.eq_ignore_ascii_case("object")))
-                && !map.iter().any(|(key, value)| !openapi::is_keyword(key) && value.is_object())
+                && !map.iter().any(|(key, value)| !keywords::is_keyword(key) && value.is_object())
                 && !matches!(map.get("additionalProperties"), Some(Json::Bool(true) | Json::Object(_)))
         }
         _ => true,

@@ -115,28 +115,33 @@ pub(super) struct PromptFeedback<'a> {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 pub(super) struct UsageMetadata {
-    prompt_token_count: Option<u64>,
-    cached_content_token_count: Option<u64>,
-    candidates_token_count: Option<u64>,
-    thoughts_token_count: Option<u64>,
-    tool_use_prompt_token_count: Option<u64>,
+    #[serde(rename = "promptTokenCount")]
+    prompt: Option<u64>,
+    #[serde(rename = "cachedContentTokenCount")]
+    cached: Option<u64>,
+    #[serde(rename = "candidatesTokenCount")]
+    candidates: Option<u64>,
+    #[serde(rename = "thoughtsTokenCount")]
+    thoughts: Option<u64>,
+    #[serde(rename = "toolUsePromptTokenCount")]
+    tool_prompt: Option<u64>,
 }
 
 impl UsageMetadata {
     /// The canonical counts: thoughts are output, cached tokens are not input.
     pub(super) fn usage(&self) -> Usage {
         let mut usage = Usage {
-            cache_read: self.cached_content_token_count,
-            reasoning: self.thoughts_token_count,
-            tool_prompt: self.tool_use_prompt_token_count,
+            cache_read: self.cached,
+            reasoning: self.thoughts,
+            tool_prompt: self.tool_prompt,
             ..Usage::default()
         };
-        if let Some(prompt) = self.prompt_token_count {
+        if let Some(prompt) = self.prompt {
             usage.set_prompt_including_cache(prompt);
         }
-        usage.output = match (self.candidates_token_count, self.thoughts_token_count) {
+        usage.output = match (self.candidates, self.thoughts) {
             (None, None) => None,
             (visible, thoughts) => Some(visible.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
         };

@@ -8,7 +8,7 @@
 //! instructions go in front of them as text, tools are not counted.
 
 use super::flavour::Flavour;
-use super::write_request::write_conversation;
+use super::write_contents::write_conversation;
 use super::{camel, envelope, patch_request, write_tools};
 use crate::error::WireError;
 use crate::ir::{Context, Losses, Request, Role, Text, Turn};

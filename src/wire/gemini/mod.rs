@@ -30,6 +30,7 @@ mod read_tools;
 mod typed;
 mod write_answer;
 mod write_config;
+mod write_contents;
 mod write_parts;
 mod write_request;
 mod write_stream;

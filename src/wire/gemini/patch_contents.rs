@@ -6,7 +6,7 @@
 //! vendor's. May go wrong: what has another shape stays as it is.
 
 use super::flavour::{Flavour, SENTINEL, is_sentinel};
-use super::write_request::MINIMAL;
+use super::write_contents::MINIMAL;
 use crate::ir::{LossKind, Losses};
 use crate::json;
 use crate::patch::{Patch, elements, members};
@@ -84,7 +84,9 @@ pub(super) fn repair_contents(contents: &[u8], flavour: Flavour, losses: &mut Lo
                 o.array("parts", |a| a.object(|o| o.str("text", MINIMAL)));
             });
         }
-        turns.iter().for_each(|turn| turn.write(a.item()));
+        for turn in &turns {
+            turn.write(a.item());
+        }
     });
     Some(out)
 }

@@ -177,11 +177,12 @@ fn patch_config(
     let object = span.filter(|span| body.get(span.start) == Some(&b'{'));
     let config = object.as_ref().map(|span| read_config(body, span)).unwrap_or_default();
     let at = object.as_ref().map(|span| span.start);
-    if let (Some(at), Some((key, _))) = (at, &config.limit) {
-        if flavour.profile == Profile::Antigravity && !flavour.claude {
-            losses.member(LossKind::Setting, key);
-            patch.remove(at, key);
-        }
+    if let (Some(at), Some((key, _))) = (at, &config.limit)
+        && flavour.profile == Profile::Antigravity
+        && !flavour.claude
+    {
+        losses.member(LossKind::Setting, key);
+        patch.remove(at, key);
     }
     let support = &target.card.thinking;
     if *support == Support::Never {
@@ -244,7 +245,9 @@ fn set_mode(
             let mut config = Vec::new();
             json::object(&mut config, |o| {
                 o.key("thinkingConfig").extend_from_slice(&text);
-                limit.into_iter().for_each(|limit| o.uint("maxOutputTokens", limit));
+                if let Some(limit) = limit {
+                    o.uint("maxOutputTokens", limit);
+                }
             });
             patch.set(0, "generationConfig", config);
         }
@@ -263,6 +266,7 @@ mod tests {
     use std::sync::LazyLock;
 
     static ANY: LazyLock<Card> = LazyLock::new(Card::default);
+    static NEVER: LazyLock<Card> = LazyLock::new(|| Card { thinking: Support::Never, ..Card::default() });
     static PRO: LazyLock<Card> = LazyLock::new(|| card(Some((128, 32768)), false, true, &[]));
     static FLASH: LazyLock<Card> = LazyLock::new(|| card(Some((0, 24576)), true, true, &[]));
     static LEVELS: LazyLock<Card> =
@@ -326,7 +330,6 @@ mod tests {
         );
         let unknown = body(r#"{"thinkingLevel":"HIGH"}"#);
         assert_eq!(patched(&unknown, &target(Profile::Gemini, "mine", &ANY)), unknown);
-        static NEVER: LazyLock<Card> = LazyLock::new(|| Card { thinking: Support::Never, ..Card::default() });
         let never = target(Profile::Gemini, "gemma", &NEVER);
         assert_eq!(patched(&unknown, &never), r#"{"contents":[],"generationConfig":{}}"#);
     }

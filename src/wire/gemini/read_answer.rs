@@ -66,10 +66,10 @@ impl Reader {
     }
 
     fn document(&mut self, data: &[u8], sink: &mut dyn Sink) {
-        if self.wrapped {
-            if let Ok(Envelope { response: Some(chunk), error: None }) = serde_json::from_slice(data) {
-                return self.chunk(&chunk, data, sink);
-            }
+        if self.wrapped
+            && let Ok(Envelope { response: Some(chunk), error: None }) = serde_json::from_slice(data)
+        {
+            return self.chunk(&chunk, data, sink);
         }
         match serde_json::from_slice::<Chunk<'_>>(data) {
             Ok(chunk) => self.chunk(&chunk, data, sink),
@@ -94,14 +94,14 @@ impl Reader {
             let shared = &mut self.shared;
             with_choice(&mut self.choices, index, |choice| choice.candidate(candidate, shared, sink));
         }
-        if let Some(feedback) = &chunk.prompt_feedback {
-            if !feedback.block_reason.is_empty() {
-                let said = [&feedback.block_reason_message, &feedback.block_reason];
-                let detail = said.iter().find(|words| !words.is_empty()).map(|words| words.to_string());
-                with_choice(&mut self.choices, 0, |choice| {
-                    choice.finish.get_or_insert((Finish::Filter, detail.unwrap_or_default()));
-                });
-            }
+        if let Some(feedback) = &chunk.prompt_feedback
+            && !feedback.block_reason.is_empty()
+        {
+            let said = [&feedback.block_reason_message, &feedback.block_reason];
+            let detail = said.iter().find(|words| !words.is_empty()).map(|words| words.to_string());
+            with_choice(&mut self.choices, 0, |choice| {
+                choice.finish.get_or_insert((Finish::Filter, detail.unwrap_or_default()));
+            });
         }
         if let Some(usage) = &chunk.usage_metadata {
             let usage = usage.usage();

@@ -161,12 +161,11 @@ pub(super) fn read_level(word: &str, at: &Path<'_>) -> Result<Option<Mode>, Wire
     if word.is_empty() || word == "THINKING_LEVEL_UNSPECIFIED" {
         return Ok(None);
     }
-    match Level::parse(word) {
-        Some(level) => Ok(Some(Mode::Level(level))),
-        None => {
-            let problem = format!("must be MINIMAL, LOW, MEDIUM or HIGH, got {}", json::string(word));
-            Err(WireError::invalid(at, problem))
-        }
+    if let Some(level) = Level::parse(word) {
+        Ok(Some(Mode::Level(level)))
+    } else {
+        let problem = format!("must be MINIMAL, LOW, MEDIUM or HIGH, got {}", json::string(word));
+        Err(WireError::invalid(at, problem))
     }
 }
 

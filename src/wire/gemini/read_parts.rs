@@ -171,10 +171,10 @@ fn inline_data<'a>(value: Json<'a>, at: &Path<'_>, losses: &mut Losses) -> Resul
     if mime.is_empty() {
         mime = sniff_mime(&data).unwrap_or_default().into();
     }
-    if is_text(&mime) {
-        if let Some(text) = STANDARD.decode(data.as_bytes()).ok().and_then(|b| String::from_utf8(b).ok()) {
-            return Ok(document(Source::Text(text.into()), name));
-        }
+    if is_text(&mime)
+        && let Some(text) = STANDARD.decode(data.as_bytes()).ok().and_then(|b| String::from_utf8(b).ok())
+    {
+        return Ok(document(Source::Text(text.into()), name));
     }
     Ok(attachment(Source::Inline { mime, data }, name))
 }
@@ -325,7 +325,7 @@ fn read_response<'a>(value: Json<'a>, at: &Path<'_>, result: &mut ToolResult<'a>
 mod tests {
     use super::*;
 
-    fn parts<'a>(text: &'a str, role: Role) -> Vec<Part<'a>> {
+    fn parts(text: &str, role: Role) -> Vec<Part<'_>> {
         let value = json::parse(text.as_bytes(), &["args", "response"]).unwrap();
         let Json::Array(items) = value else { panic!() };
         read_parts(items, role, &Path::Root, &mut Losses::default()).unwrap()

@@ -85,7 +85,7 @@ fn write_limits(
         match capped {
             // The backend limits its own models itself.
             Some(_) if flavour.profile == Profile::Antigravity => {
-                losses.member(LossKind::Setting, "max_tokens")
+                losses.member(LossKind::Setting, "max_tokens");
             }
             Some(limit) => o.uint("maxOutputTokens", limit),
             None => {}
@@ -99,14 +99,11 @@ fn write_limits(
     if !stops.is_empty() {
         o.array("stopSequences", |a| stops.iter().take(MAX_STOPS).for_each(|stop| a.str(stop)));
     }
-    match request.limits.choices {
-        Some(choices @ 2..) => {
-            if choices > MAX_CANDIDATES {
-                losses.member(LossKind::Clamped, "n");
-            }
-            o.uint("candidateCount", choices.min(MAX_CANDIDATES));
+    if let Some(choices @ 2..) = request.limits.choices {
+        if choices > MAX_CANDIDATES {
+            losses.member(LossKind::Clamped, "n");
         }
-        Some(0 | 1) | None => {}
+        o.uint("candidateCount", choices.min(MAX_CANDIDATES));
     }
 }
 
@@ -247,6 +244,8 @@ mod tests {
         context: None,
     });
 
+    static BIG: LazyLock<Card> = LazyLock::new(|| Card { max_output: Some(64000), ..Card::default() });
+
     fn asks() -> Request<'static> {
         Request { turns: vec![user(vec![text("q")])], ..Request::default() }
     }
@@ -335,7 +334,6 @@ mod tests {
         let limited = |max_tokens| Request { limits: Limits { max_tokens, ..Limits::default() }, ..asks() };
         let claude =
             |request: &Request<'_>, mode| config(request, Profile::Antigravity, "claude-sonnet-4-6", mode);
-        static BIG: LazyLock<Card> = LazyLock::new(|| Card { max_output: Some(64000), ..Card::default() });
         let plan = |mode, limit| {
             let plan = claude_thinking(mode, limit, &BIG, &mut Losses::default());
             (plan.budget, plan.limit)

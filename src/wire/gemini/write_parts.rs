@@ -282,3 +282,132 @@ fn search_result(result: &SearchResult<'_>) -> String {
     let lines = head.into_iter().chain(result.text.iter().map(AsRef::as_ref));
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::write_request::tests::*;
+    use super::*;
+    use crate::ir::{Context, Image};
+    use crate::signature::Vendor;
+    use crate::target::{Profile, Target};
+
+    #[test]
+    fn results_are_objects_that_the_model_can_read() {
+        for (said, response) in [
+            ("21C", r#"{"output":"21C"}"#),
+            (r#" {"b": 1, "a":[]} "#, r#"{"b":1,"a":[]}"#),
+            (r"[1,2]", r#"{"output":[1,2]}"#),
+            ("21", r#"{"output":"21"}"#),
+            ("{broken", r#"{"output":"{broken"}"#),
+            ("", r#"{"output":""}"#),
+        ] {
+            let parts = if said.is_empty() { vec![] } else { vec![text(said)] };
+            let request =
+                asks(vec![model(vec![call("1", "f", None)]), user(vec![result("1", parts, false)])]);
+            let value = written(&request, &pro());
+            let parts = value.get("contents").and_then(Json::as_array).unwrap()[2].get("parts").unwrap();
+            let got = parts.as_array().unwrap()[0].at(&["functionResponse", "response"]).unwrap().to_text();
+            assert_eq!(got, response, "{said}");
+        }
+    }
+
+    #[test]
+    fn pictures_of_results_reach_the_model() {
+        let request = asks(vec![
+            model(vec![call("1", "f", None), call("2", "g", None)]),
+            user(vec![result("1", vec![image()], false), result("2", vec![text("x")], false), text("t")]),
+        ]);
+        let beside = contents_of(&request, &pro());
+        assert!(beside.ends_with(
+            r#""response":{"output":"x"}}},{"inlineData":{"mimeType":"image/png","data":"AAAA"}},{"text":"t"}]}]"#
+        ));
+        let inside = contents_of(&request, &to(Profile::Gemini, "gemini-3-pro-preview"));
+        assert!(inside.contains(
+            r#""response":{"output":"The result is attached."},"parts":[{"inlineData":{"mimeType":"image/png","data":"AAAA"}}]"#
+        ));
+    }
+
+    #[test]
+    fn only_own_signatures_go_out() {
+        let thought = |vendor, words: &'static str| {
+            let text = if words.is_empty() { vec![] } else { vec![words.into()] };
+            Part::Reasoning(Reasoning { text, signature: signed(vendor), ..Reasoning::default() })
+        };
+        let turn = |parts| asks(vec![user(vec![text("q")]), model(parts)]);
+        // (parts, for Gemini, for Claude behind Antigravity)
+        for (parts, gemini, claude) in [
+            (
+                vec![thought(Vendor::Claude, "plan"), text("a")],
+                r#"[{"text":"a"}]"#,
+                r#"[{"text":"plan","thought":true,"thoughtSignature":"YzJsbg=="},{"text":"a"}]"#,
+            ),
+            (
+                vec![thought(Vendor::Gemini, "plan"), text("a")],
+                r#"[{"text":"plan","thought":true,"thoughtSignature":"c2ln"},{"text":"a"}]"#,
+                r#"[{"text":"a"}]"#,
+            ),
+            (
+                vec![thought(Vendor::Gemini, ""), text("a")],
+                r#"[{"text":"a","thoughtSignature":"c2ln"}]"#,
+                r#"[{"text":"a"}]"#,
+            ),
+            (
+                vec![text("a"), thought(Vendor::Gemini, "")],
+                r#"[{"text":"a"},{"text":"","thoughtSignature":"c2ln"}]"#,
+                r#"[{"text":"a"}]"#,
+            ),
+            (vec![thought(Vendor::Openai, "plan"), text("a")], r#"[{"text":"a"}]"#, r#"[{"text":"a"}]"#),
+        ] {
+            let request = turn(parts);
+            let parts = |target: &Target<'_>| {
+                let value = written(&request, target);
+                value.get("contents").and_then(Json::as_array).unwrap()[1].get("parts").unwrap().to_text()
+            };
+            assert_eq!(parts(&pro()), gemini);
+            assert_eq!(parts(&to(Profile::Antigravity, "claude-sonnet-4-6")), claude);
+        }
+        let native = asks(vec![
+            user(vec![text("q")]),
+            model(vec![call("1", "f", signed(Vendor::Gemini)), call("2", "f", None)]),
+        ]);
+        let out = contents_of(&native, &pro());
+        assert!(out.contains("c2ln") && !out.contains("skip_thought"));
+        let mut losses = Losses::default();
+        written_with(
+            &turn(vec![thought(Vendor::Openai, "plan"), text("a")]),
+            &pro(),
+            &mut Context::default(),
+            &mut losses,
+        );
+        assert_eq!(losses.to_string(), "signature turns[1]");
+    }
+
+    #[test]
+    fn attachments_find_their_member_or_are_named() {
+        let source = |source| Part::Image(Image { source, detail: None, cache: None });
+        let url = |url: &'static str| source(Source::Url { url: url.into(), mime: None });
+        for (part, expected) in [
+            (image(), r#"{"inlineData":{"mimeType":"image/png","data":"AAAA"}}"#),
+            (url("https://x/a.png"), r#"{"fileData":{"mimeType":"image/png","fileUri":"https://x/a.png"}}"#),
+            (url("https://x/a"), r#"{"fileData":{"mimeType":"image/jpeg","fileUri":"https://x/a"}}"#),
+            (url("data:image/gif;base64,R0lG"), r#"{"inlineData":{"mimeType":"image/gif","data":"R0lG"}}"#),
+            (url("file:///x"), r#"{"text":"[image: file:///x]"}"#),
+            (
+                source(Source::File { vendor: Protocol::OpenaiResponses, id: "file_1".into() }),
+                r#"{"text":"[image: file_1]"}"#,
+            ),
+            (
+                Part::SearchResult(SearchResult {
+                    source: "https://s".into(),
+                    title: "T".into(),
+                    text: vec!["words".into()],
+                    raw: crate::ir::RawJson("{}".into()),
+                }),
+                r#"{"text":"T\nhttps://s\nwords"}"#,
+            ),
+        ] {
+            let out = contents_of(&asks(vec![user(vec![part])]), &pro());
+            assert_eq!(out, format!(r#"[{{"role":"user","parts":[{expected}]}}]"#));
+        }
+    }
+}

@@ -131,9 +131,9 @@ impl Writer {
         at
     }
 
-    fn open(&mut self, number: u32, index: u32, kind: BlockKind<'_>) {
+    fn open(&mut self, number: u32, index: u32, kind: &BlockKind<'_>) {
         let at = self.choice(index);
-        let kind = match kind {
+        let kind = match *kind {
             BlockKind::Text | BlockKind::Refusal => Kind::Text,
             BlockKind::Reasoning { redacted: None } => Kind::Thought { started: false },
             BlockKind::Reasoning { redacted: Some(data) } => {
@@ -273,7 +273,7 @@ impl Sink for Writer {
                 id.clone_into(&mut self.head.id);
                 model.clone_into(&mut self.head.model);
             }
-            Event::Open { block, choice, kind } => self.open(block, choice, kind),
+            Event::Open { block, choice, kind } => self.open(block, choice, &kind),
             Event::Delta { block, delta } => self.delta(block, delta),
             Event::Close { block } => self.close(block),
             Event::Usage(usage) => self.usage.merge(&usage),
@@ -317,7 +317,9 @@ mod tests {
 
     fn written(context: &Context, framing: Framing, events: &[Event<'_>]) -> String {
         let mut writer = Writer::new(Arc::new(context.clone()), framing);
-        events.iter().for_each(|event| writer.event(event.clone()));
+        for event in events {
+            writer.event(event.clone());
+        }
         String::from_utf8(writer.frames().take()).unwrap()
     }
 
@@ -325,11 +327,11 @@ mod tests {
         Event::Delta { block, delta: Delta::Text(text) }
     }
 
-    fn open<'e>(block: u32, kind: BlockKind<'e>) -> Event<'e> {
+    fn open(block: u32, kind: BlockKind<'_>) -> Event<'_> {
         Event::Open { block, choice: 0, kind }
     }
 
-    fn tool<'e>(block: u32, id: &'e str) -> Event<'e> {
+    fn tool(block: u32, id: &str) -> Event<'_> {
         open(block, BlockKind::Tool { id, name: "f", namespace: None, kind: ToolKind::Function })
     }
 
@@ -508,7 +510,9 @@ mod tests {
                 ),
             };
             sink.event(Event::Open { block, choice: 0, kind });
-            deltas.into_iter().for_each(|delta| sink.event(Event::Delta { block, delta }));
+            for delta in deltas {
+                sink.event(Event::Delta { block, delta });
+            }
             sink.event(Event::Close { block });
         }
         sink.event(Event::Usage(Usage { input: Some(3), output: Some(4), ..Usage::default() }));
@@ -529,7 +533,7 @@ mod tests {
             };
             match out.last_mut() {
                 Some(previous) if kind == last && matches!(kind, "text" | "think") => {
-                    previous.push_str(&text)
+                    previous.push_str(&text);
                 }
                 _ => out.push(format!("{kind}:{text}")),
             }

@@ -38,7 +38,9 @@ fn lower(schema: &mut Json<'_>, changed: &mut bool) {
             }
             ("items" | "additionalProperties" | "not", value @ Json::Object(_)) => lower(value, changed),
             ("anyOf" | "oneOf" | "allOf" | "prefixItems" | "items", Json::Array(all)) => {
-                all.iter_mut().for_each(|value| lower(value, changed));
+                for value in all {
+                    lower(value, changed);
+                }
             }
             (name, value) if NUMBERS.contains(&name) => {
                 if let Some(number) = value.as_str().and_then(|text| text.parse().ok()) {

@@ -71,12 +71,12 @@ fn flatten<'s>(schema: &'s Json<'s>, document: &mut Document<'s>, way: &Way) -> 
     }
     let own = map.get("required").and_then(Json::as_array).unwrap_or_default();
     let mut required: Vec<&'s str> = own.iter().filter_map(Json::as_str).collect();
-    if let Some(reference) = map.get("$ref").and_then(Json::as_str) {
-        if let Target::Schema(target, way) = document.follow(reference, way) {
-            let target = flatten(target, document, &way);
-            flat.take_properties(target.properties);
-            required.extend(target.required);
-        }
+    if let Some(reference) = map.get("$ref").and_then(Json::as_str)
+        && let Target::Schema(target, way) = document.follow(reference, way)
+    {
+        let target = flatten(target, document, &way);
+        flat.take_properties(target.properties);
+        required.extend(target.required);
     }
     for branch in map.get("allOf").and_then(Json::as_array).unwrap_or_default() {
         let branch = flatten(branch, document, way);
@@ -126,7 +126,7 @@ mod tests {
             rooted(
                 r##"{"$ref":"#/$defs/A","$defs":{"A":{"type":"object","properties":{"x":{}},"required":["x"]}}}"##
             ),
-            r##"{"type":"object","$defs":{"A":{"type":"object","properties":{"x":{}},"required":["x"]}},"properties":{"x":{}},"required":["x"]}"##
+            r#"{"type":"object","$defs":{"A":{"type":"object","properties":{"x":{}},"required":["x"]}},"properties":{"x":{}},"required":["x"]}"#
         );
         assert_eq!(rooted("{}"), r#"{"type":"object","properties":{}}"#);
         assert_eq!(rooted("true"), r#"{"type":"object","properties":{}}"#);

@@ -5,99 +5,17 @@
 //! said goes into the description, so that the model still knows. May go wrong: recursion is cut; of a union
 //! the richest branch stays; both are recorded.
 
+use super::keywords::{DROPPED, HINTS, is_keyword};
 use super::refs::{Document, Target, Way, name_of};
+use super::shape::{Place, Rank, Shape, accepts, kind_of, literals, literals_only};
 use super::{Cleaned, MAX_MEMBERS, is_empty};
 use crate::ir::{RawJson, Str};
 use crate::json::{Json, Map};
-use std::fmt::Write as _;
-
-/// All members of Gemini's `Schema` message, in both spellings.
-pub(super) const MEMBERS: [&str; 34] = [
-    "type",
-    "format",
-    "title",
-    "description",
-    "nullable",
-    "enum",
-    "maxItems",
-    "minItems",
-    "properties",
-    "required",
-    "minProperties",
-    "maxProperties",
-    "minLength",
-    "maxLength",
-    "pattern",
-    "example",
-    "anyOf",
-    "propertyOrdering",
-    "default",
-    "items",
-    "minimum",
-    "maximum",
-    "defs",
-    "ref",
-    "max_items",
-    "min_items",
-    "min_properties",
-    "max_properties",
-    "min_length",
-    "max_length",
-    "any_of",
-    "property_ordering",
-    "additionalProperties",
-    "additional_properties",
-];
 
 /// Argument that is added to a tool without arguments.
 pub const EMPTY_PLACEHOLDER: &str = "reason";
 /// Argument that is added to objects inside the arguments that demand nothing.
 pub const NESTED_PLACEHOLDER: &str = "_";
-
-/// Constraints that the backends refuse and the description can say.
-const HINTS: [&str; 15] = [
-    "minLength",
-    "maxLength",
-    "pattern",
-    "minItems",
-    "maxItems",
-    "uniqueItems",
-    "format",
-    "default",
-    "examples",
-    "example",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-];
-/// Members that cannot be said in a few words.
-const DROPPED: [&str; 11] = [
-    "patternProperties",
-    "propertyNames",
-    "unevaluatedProperties",
-    "unevaluatedItems",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "contains",
-    "not",
-    "contentSchema",
-    "$dynamicRef",
-];
-/// Longest constraint that is put into a description, in bytes.
-const HINT_MAX: usize = 200;
-
-/// Whether `key` means something in a schema, so that an object with it is no bare map of properties.
-pub(super) fn is_keyword(key: &str) -> bool {
-    key.starts_with('$')
-        || key.starts_with("x-")
-        || MEMBERS.contains(&key)
-        || HINTS.contains(&key)
-        || DROPPED.contains(&key)
-        || ["const", "oneOf", "allOf", "if", "then", "else", "definitions", "prefixItems"].contains(&key)
-}
 
 /// Cleans `root`, with arguments in empty objects if `fill`; the flag says whether something was lost.
 pub(super) fn clean(root: &Json<'_>, fill: bool) -> (Cleaned<'static>, bool) {
@@ -121,8 +39,8 @@ pub(super) fn clean_answer(root: &Json<'_>) -> (Cleaned<'static>, bool) {
     let document = Document::new(root, MAX_MEMBERS);
     let mut cleaner = Cleaner { document, placeholder: None, fill: false };
     let schema = cleaner.schema(root, &None, Place::Inside);
-    let cleaned = Cleaned { schema: RawJson(schema.to_text().into()), empty: false, placeholder: None };
-    (cleaned, cleaner.document.lost)
+    let out = Cleaned { schema: RawJson(schema.to_text().into()), empty: false, placeholder: None };
+    (out, cleaner.document.lost)
 }
 
 /// `{"city":{"type":"string"}}`: clients exist that send the properties only.
@@ -171,26 +89,6 @@ fn demand(map: &mut Map<'_>, name: &'static str, kind: &'static str, description
         properties.set(name, Json::Object(property));
     }
     map.set("required", Json::Array(vec![Json::Str(name.into())]));
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Root,
-    Inside,
-}
-
-/// What a schema says, gathered over its references and branches.
-#[derive(Default)]
-struct Shape<'s> {
-    kind: Option<&'static str>,
-    nullable: bool,
-    title: Option<&'s str>,
-    description: Option<&'s str>,
-    hints: Vec<String>,
-    properties: Vec<(&'s str, &'s Json<'s>, Way)>,
-    required: Vec<&'s str>,
-    items: Option<(&'s Json<'s>, Way)>,
-    choices: Option<Vec<String>>,
 }
 
 struct Cleaner<'s> {
@@ -245,7 +143,9 @@ impl<'s> Cleaner<'s> {
                 ("type", Json::Str(word)) => shape.set_kind(word),
                 ("type", Json::Array(words)) => {
                     let words: Vec<_> = words.iter().filter_map(Json::as_str).collect();
-                    words.iter().for_each(|word| shape.set_kind(word));
+                    for word in &words {
+                        shape.set_kind(word);
+                    }
                     accepts(shape, words.iter().filter_map(|word| kind_of(word)));
                 }
                 ("nullable", Json::Bool(true)) => shape.nullable = true,
@@ -266,7 +166,7 @@ impl<'s> Cleaner<'s> {
                     }
                 }
                 ("items", Json::Object(_)) if shape.items.is_none() => {
-                    shape.items = Some((value, way.clone()))
+                    shape.items = Some((value, way.clone()));
                 }
                 ("additionalProperties", Json::Bool(false)) => {
                     shape.hints.push("No extra properties allowed".to_owned());
@@ -380,153 +280,6 @@ impl<'s> Cleaner<'s> {
     }
 }
 
-impl<'s> Shape<'s> {
-    fn set_kind(&mut self, word: &str) {
-        if word.eq_ignore_ascii_case("null") {
-            self.nullable = true;
-        } else if let (None, Some(kind)) = (self.kind, kind_of(word)) {
-            self.kind = Some(kind);
-        }
-    }
-
-    fn add_properties(&mut self, properties: &'s Map<'s>, way: &Way) {
-        for (name, schema) in properties.iter() {
-            if !self.properties.iter().any(|(known, ..)| *known == name) {
-                self.properties.push((name, schema, way.clone()));
-            }
-        }
-    }
-
-    fn set_choices(&mut self, values: &[Json<'_>]) {
-        self.set_choices_of(&values.iter().collect::<Vec<_>>());
-    }
-
-    /// The backends take choices among non-empty strings only.
-    fn set_choices_of(&mut self, values: &[&Json<'_>]) {
-        if self.choices.is_some() {
-            return;
-        }
-        self.nullable |= values.iter().any(|value| value.is_null());
-        let real: Vec<_> = values.iter().filter(|value| !value.is_null()).collect();
-        if !real.is_empty() && real.iter().all(|value| value.as_bool().is_some()) {
-            self.set_kind("boolean");
-            if let [only] = real.as_slice() {
-                self.hints.push(format!("Allowed: {}", only.to_text()));
-            }
-            return;
-        }
-        let mut choices: Vec<String> = Vec::new();
-        for value in real {
-            let text = value.as_str().map_or_else(|| value.to_text(), str::to_owned);
-            if !text.is_empty() && !choices.contains(&text) {
-                choices.push(text);
-            }
-        }
-        if !choices.is_empty() {
-            self.kind = Some("STRING");
-            self.choices = Some(choices);
-        }
-    }
-
-    fn hint(&mut self, key: &str, value: &Json<'_>, lost: &mut bool) {
-        let text = value.as_str().map_or_else(|| value.to_text(), str::to_owned);
-        if text.len() > HINT_MAX {
-            *lost = true;
-        } else {
-            self.hints.push(format!("{key}: {text}"));
-        }
-    }
-
-    /// The type, guessed where none was given.
-    fn settle(&mut self, place: Place) -> &'static str {
-        if place == Place::Root {
-            // Arguments are an object whatever the schema says.
-            return "OBJECT";
-        }
-        if self.choices.is_some() {
-            return "STRING";
-        }
-        self.kind.unwrap_or(if !self.properties.is_empty() {
-            "OBJECT"
-        } else if self.items.is_some() {
-            "ARRAY"
-        } else {
-            "STRING"
-        })
-    }
-
-    fn description(&self) -> Option<String> {
-        let mut out = self.description.unwrap_or_default().to_owned();
-        if !self.hints.is_empty() {
-            let hints = self.hints.join("; ");
-            let _ = if out.is_empty() { write!(out, "{hints}") } else { write!(out, " ({hints})") };
-        }
-        (!out.is_empty()).then_some(out)
-    }
-}
-
-/// How much a branch of a union says.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Null,
-    Scalar(&'static str),
-    Array,
-    Object,
-}
-
-impl Rank {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Null => "NULL",
-            Self::Scalar(word) => word,
-            Self::Array => "ARRAY",
-            Self::Object => "OBJECT",
-        }
-    }
-}
-
-/// Notes that more than one type is fine.
-fn accepts(shape: &mut Shape<'_>, words: impl Iterator<Item = &'static str>) {
-    let mut all: Vec<String> = Vec::new();
-    for word in words.map(str::to_ascii_lowercase) {
-        if !all.contains(&word) {
-            all.push(word);
-        }
-    }
-    if all.len() > 1 {
-        shape.hints.push(format!("Accepts: {}", all.join(" | ")));
-    }
-}
-
-fn literals_only(branch: &Json<'_>) -> bool {
-    branch.as_object().is_some_and(|map| map.has("const") || map.has("enum"))
-}
-
-fn literals<'b>(branch: &'b Json<'b>) -> Option<Vec<&'b Json<'b>>> {
-    let map = branch.as_object()?;
-    match (map.get("const"), map.get("enum").and_then(Json::as_array)) {
-        (Some(value), _) => Some(vec![value]),
-        (None, Some(values)) => Some(values.iter().collect()),
-        _ => None,
-    }
-}
-
-/// The type as Google spells it.
-fn kind_of(word: &str) -> Option<&'static str> {
-    const KINDS: [(&str, &str); 9] = [
-        ("object", "OBJECT"),
-        ("array", "ARRAY"),
-        ("string", "STRING"),
-        ("integer", "INTEGER"),
-        ("int", "INTEGER"),
-        ("number", "NUMBER"),
-        ("float", "NUMBER"),
-        ("boolean", "BOOLEAN"),
-        ("bool", "BOOLEAN"),
-    ];
-    KINDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, kind)| *kind)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{any_schema, raw};
@@ -538,8 +291,7 @@ mod tests {
     }
 
     fn property(text: &str) -> String {
-        let out =
-            cleaned(&format!(r##"{{"properties":{{"p":{text}}},"$defs":{{"A":{{"type":"number"}}}}}}"##));
+        let out = cleaned(&format!(r#"{{"properties":{{"p":{text}}},"$defs":{{"A":{{"type":"number"}}}}}}"#));
         raw(&out).parse().at(&["properties", "p"]).unwrap().to_text()
     }
 
@@ -566,11 +318,11 @@ mod tests {
                 r#"{"type":"string","minLength":1,"pattern":"^a$","description":"d"}"#,
                 r#"{"type":"STRING","description":"d (minLength: 1; pattern: ^a$)"}"#,
             ),
-            (r#"{}"#, r#"{"type":"STRING"}"#),
+            (r"{}", r#"{"type":"STRING"}"#),
             ("true", r#"{"type":"STRING"}"#),
             (r##"{"$ref":"#/$defs/A","description":"here"}"##, r#"{"type":"NUMBER","description":"here"}"#),
             (
-                r##"{"$ref":"http://elsewhere/#/X"}"##,
+                r#"{"$ref":"http://elsewhere/#/X"}"#,
                 r#"{"type":"OBJECT","description":"See: X","properties":{}}"#,
             ),
         ] {
