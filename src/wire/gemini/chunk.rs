@@ -118,34 +118,72 @@ pub(super) struct PromptFeedback<'a> {
 #[serde(default)]
 pub(super) struct UsageMetadata {
     #[serde(rename = "promptTokenCount")]
-    prompt: Option<u64>,
+    prompt: Count,
     #[serde(rename = "cachedContentTokenCount")]
-    cached: Option<u64>,
+    cached: Count,
     #[serde(rename = "candidatesTokenCount")]
-    candidates: Option<u64>,
+    candidates: Count,
     #[serde(rename = "thoughtsTokenCount")]
-    thoughts: Option<u64>,
+    thoughts: Count,
     #[serde(rename = "toolUsePromptTokenCount")]
-    tool_prompt: Option<u64>,
+    tool_prompt: Count,
 }
 
 impl UsageMetadata {
     /// The canonical counts: thoughts are output, cached tokens are not input.
     pub(super) fn usage(&self) -> Usage {
         let mut usage = Usage {
-            cache_read: self.cached,
-            reasoning: self.thoughts,
-            tool_prompt: self.tool_prompt,
+            cache_read: self.cached.0,
+            reasoning: self.thoughts.0,
+            tool_prompt: self.tool_prompt.0,
             ..Usage::default()
         };
-        if let Some(prompt) = self.prompt {
+        if let Some(prompt) = self.prompt.0 {
             usage.set_prompt_including_cache(prompt);
         }
-        usage.output = match (self.candidates, self.thoughts) {
+        usage.output = match (self.candidates.0, self.thoughts.0) {
             (None, None) => None,
             (visible, thoughts) => Some(visible.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
         };
         usage
+    }
+}
+
+/// A number of tokens. What is no count is unknown: an answer does not fail for its statistics.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count(Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountVisitor;
+        impl Visitor<'_> for CountVisitor {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of tokens")
+            }
+
+            fn visit_u64<E: Error>(self, count: u64) -> Result<Count, E> {
+                Ok(Count(Some(count)))
+            }
+
+            fn visit_i64<E: Error>(self, count: i64) -> Result<Count, E> {
+                Ok(Count(u64::try_from(count).ok()))
+            }
+
+            fn visit_f64<E: Error>(self, count: f64) -> Result<Count, E> {
+                Ok(Count((count >= 0.0).then_some(count as u64)))
+            }
+
+            fn visit_str<E: Error>(self, count: &str) -> Result<Count, E> {
+                Ok(Count(count.parse().ok()))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Count, E> {
+                Ok(Count(None))
+            }
+        }
+        deserializer.deserialize_any(CountVisitor)
     }
 }
 
@@ -206,6 +244,9 @@ mod tests {
         let usage = serde_json::from_str::<UsageMetadata>(text).unwrap().usage();
         assert_eq!((usage.input, usage.cache_read, usage.output), (Some(40), Some(60), Some(12)));
         assert_eq!((usage.prompt(), usage.total()), (103, 115));
+        let odd = r#"{"promptTokenCount":"7","candidatesTokenCount":-1,"thoughtsTokenCount":null}"#;
+        let usage = serde_json::from_str::<UsageMetadata>(odd).unwrap().usage();
+        assert_eq!((usage.input, usage.output), (Some(7), None));
         let blocked = serde_json::from_str::<UsageMetadata>(r#"{"promptTokenCount":20}"#).unwrap().usage();
         assert_eq!(blocked.output, None);
     }

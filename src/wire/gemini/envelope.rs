@@ -135,6 +135,10 @@ pub(super) fn inner<'v, 'a>(value: &'v Json<'a>, key: &str) -> &'v Json<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protocol;
+    use crate::frames::Framing;
+    use crate::target::Card;
+    use crate::translate::{Flow, Job, Reply, prepare};
 
     #[test]
     fn client_envelopes_are_told_from_requests() {
@@ -166,5 +170,54 @@ mod tests {
         assert_ne!(session_id("hello"), session_id("hallo"));
         assert!(session_id("x").bytes().skip(1).all(|b| b.is_ascii_digit()));
         assert!(!request_id("short é").is_empty());
+    }
+
+    /// What a client of this format gets, for a request and an upstream's answer: chunks or a body.
+    fn exchange(profile: Profile, framing: Framing, stream: bool, request: &str, answer: &str) -> String {
+        let head = crate::head::parse(request.as_bytes(), Protocol::Gemini).unwrap();
+        let card = Card::default();
+        let job = Job {
+            client: Protocol::Gemini,
+            body: request.as_bytes(),
+            head: &head,
+            stream,
+            framing,
+            profile,
+            model: "gemini-3-flash",
+            card: &card,
+            suffix: None,
+            shown_model: Some("alias"),
+            created: 0,
+            seed: "seed",
+            project: "p",
+        };
+        let mut reply = Reply::new(&job, &prepare(&job).unwrap());
+        if stream {
+            reply.feed(answer.as_bytes());
+            assert_eq!(reply.eof(), Flow::Done);
+        } else {
+            assert_eq!(reply.whole(answer.as_bytes()), Flow::Done);
+        }
+        String::from_utf8(reply.take()).unwrap()
+    }
+
+    #[test]
+    fn the_client_gets_the_envelope_it_speaks() {
+        let bare = r#"{"contents":[{"parts":[{"text":"q"}]}]}"#;
+        let cli = format!(r#"{{"model":"m","request":{bare}}}"#);
+        let answer =
+            |model: &str| format!(r#"{{"candidates":[{{"finishReason":"STOP"}}],"modelVersion":"{model}"}}"#);
+        let wrapped = |model: &str| format!(r#"{{"response":{}}}"#, answer(model));
+        for (profile, request, from, to) in [
+            (Profile::Gemini, bare, answer("m"), answer("alias")),
+            (Profile::Antigravity, bare, wrapped("m"), answer("alias")),
+            (Profile::Gemini, &cli, answer("m"), wrapped("alias")),
+            (Profile::GeminiCli, &cli, wrapped("m"), wrapped("alias")),
+        ] {
+            assert_eq!(exchange(profile, Framing::Sse, false, request, &from), to);
+            let events = format!("data: {from}\n\n");
+            assert_eq!(exchange(profile, Framing::Sse, true, request, &events), format!("data: {to}\n\n"));
+            assert_eq!(exchange(profile, Framing::JsonArray, true, request, &events), format!("[{to}]"));
+        }
     }
 }

@@ -28,11 +28,12 @@ pub(super) struct Flavour {
 impl Flavour {
     pub(super) fn of(target: &Target<'_>) -> Self {
         let name = target.model.to_ascii_lowercase();
-        let foreign = target.profile == Profile::Antigravity && !name.contains("gemini");
+        // Only Antigravity serves models of others.
+        let serves = |maker: &str| target.profile == Profile::Antigravity && name.contains(maker);
         Self {
             profile: target.profile,
-            claude: foreign && name.contains("claude"),
-            google: !foreign || !(name.contains("claude") || name.contains("gpt")),
+            claude: serves("claude"),
+            google: !serves("claude") && !serves("gpt"),
             version: version(&name),
         }
     }
@@ -113,7 +114,7 @@ pub(super) mod tests {
         let of = |profile, model| Flavour::of(&target(profile, model, &CARD));
         assert!(of(Profile::Antigravity, "claude-sonnet-4-6").claude);
         assert!(!of(Profile::Antigravity, "claude-sonnet-4-6").google);
-        // Aliases of Claude models carry Google's name in front; the envelope's model decides.
+        assert!(of(Profile::Antigravity, "gemini-claude-opus-4-6-thinking").claude);
         assert!(of(Profile::Antigravity, "gemini-3-flash").google);
         assert!(!of(Profile::Antigravity, "gpt-oss-120b-medium").google);
         assert!(of(Profile::Gemini, "gemini-flash-latest").google);

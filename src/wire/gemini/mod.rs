@@ -22,6 +22,7 @@ mod patch_contents;
 mod patch_request;
 mod patch_tools;
 mod read_answer;
+mod read_candidate;
 mod read_config;
 mod read_parts;
 mod read_request;

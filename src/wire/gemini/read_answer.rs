@@ -7,11 +7,10 @@
 //! A chunk may hold a finish reason before the last content or usage has come, so blocks are closed and
 //! choices finished when the stream ends, and not before.
 
-use super::chunk::{Blob, Candidate, Chunk, Envelope, FunctionCall, Part};
-use super::{finish_of, read_sources};
+use super::chunk::{Chunk, Envelope};
+use super::read_candidate::{Choice, Shared};
 use crate::error::Failure;
-use crate::ir::{BlockKind, Delta, Event, Finish, ReadAnswer, Sink, ToolKind};
-use crate::signature::{Signature, Vendor, detect};
+use crate::ir::{Event, Finish, ReadAnswer, Sink};
 use crate::target::Profile;
 use serde_json::value::RawValue;
 
@@ -25,35 +24,6 @@ pub(super) struct Reader {
     shared: Shared,
 }
 
-/// Numbers and ids that are unique in the answer.
-#[derive(Debug)]
-struct Shared {
-    seed: String,
-    blocks: u32,
-    calls: u32,
-    ids: Vec<String>,
-}
-
-/// A candidate so far.
-#[derive(Debug, Default)]
-struct Choice {
-    index: u32,
-    open: Option<Open>,
-    called: bool,
-    finish: Option<(Finish, String)>,
-}
-
-/// The block that text goes to.
-#[derive(Debug)]
-struct Open {
-    block: u32,
-    thought: bool,
-    /// Visible text so far: sources name positions in it.
-    text: String,
-    /// Goes out behind the text.
-    signature: Option<Signature<'static>>,
-}
-
 impl Reader {
     pub(super) fn new(profile: Profile, seed: &str) -> Self {
         Self {
@@ -61,7 +31,7 @@ impl Reader {
             started: false,
             over: false,
             choices: Vec::new(),
-            shared: Shared { seed: seed.to_owned(), blocks: 0, calls: 0, ids: Vec::new() },
+            shared: Shared::new(seed),
         }
     }
 
@@ -85,6 +55,13 @@ impl Reader {
     fn chunk(&mut self, chunk: &Chunk<'_>, data: &[u8], sink: &mut dyn Sink) {
         if chunk.error.is_some() {
             return self.fail(Failure::parse(0, data), sink);
+        }
+        let says_nothing = chunk.candidates.is_none()
+            && chunk.usage_metadata.is_none()
+            && chunk.prompt_feedback.is_none()
+            && chunk.response_id.is_empty();
+        if says_nothing {
+            return;
         }
         if !std::mem::replace(&mut self.started, true) {
             sink.event(Event::Start { id: &chunk.response_id, model: &chunk.model_version, created: None });
@@ -117,7 +94,7 @@ fn with_choice(choices: &mut Vec<Choice>, index: u32, change: impl FnOnce(&mut C
     if let Some(choice) = choices.iter_mut().find(|choice| choice.index == index) {
         return change(choice);
     }
-    let mut choice = Choice { index, ..Choice::default() };
+    let mut choice = Choice::new(index);
     change(&mut choice);
     choices.push(choice);
 }
@@ -164,204 +141,16 @@ impl ReadAnswer for Reader {
     }
 }
 
-impl Choice {
-    fn candidate(&mut self, candidate: &Candidate<'_>, shared: &mut Shared, sink: &mut dyn Sink) {
-        let parts = candidate.content.as_ref().and_then(|content| content.parts.as_ref());
-        for part in parts.into_iter().flatten() {
-            self.part(part, shared, sink);
-        }
-        if let Some(Open { block, thought: false, text, .. }) = &self.open {
-            let block = *block;
-            let mut cite = |citation| sink.event(Event::Delta { block, delta: Delta::Citation(citation) });
-            if let Some(raw) = candidate.grounding_metadata {
-                read_sources::grounding(raw.get(), text, &mut cite);
-            }
-            if let Some(raw) = candidate.citation_metadata {
-                read_sources::citations(raw.get(), text, &mut cite);
-            }
-            if let Some(logprobs) =
-                candidate.logprobs_result.and_then(|raw| read_sources::logprobs(raw.get()))
-            {
-                sink.event(Event::Delta { block, delta: Delta::Logprobs(&logprobs) });
-            }
-        }
-        let word: &str = &candidate.finish_reason;
-        if !word.is_empty() && word != "FINISH_REASON_UNSPECIFIED" {
-            let detail = match (&*candidate.finish_message, word) {
-                ("", "STOP" | "MAX_TOKENS") => "",
-                ("", word) => word,
-                (message, _) => message,
-            };
-            self.finish = Some((finish_of(word), detail.to_owned()));
-        }
-    }
-
-    fn part(&mut self, part: &Part<'_>, shared: &mut Shared, sink: &mut dyn Sink) {
-        let thought = part.thought == Some(true);
-        if let Some(call) = &part.function_call {
-            return self.call(call, &part.thought_signature, shared, sink);
-        }
-        if let Some(blob) = &part.inline_data {
-            // A picture the model drew while thinking is not its answer.
-            if !thought {
-                self.blob(blob, shared, sink);
-            }
-            return;
-        }
-        for (kind, raw) in [
-            ("executableCode", part.executable_code),
-            ("codeExecutionResult", part.code_execution_result),
-            ("toolCall", part.tool_call),
-            ("toolResponse", part.tool_response),
-            ("fileData", part.file_data),
-        ] {
-            if let Some(raw) = raw {
-                let raw = format!("{{\"{kind}\":{}}}", raw.get());
-                return self.whole_block(BlockKind::Server { kind, raw: &raw }, None, shared, sink);
-            }
-        }
-        self.say(thought, &part.text, &part.thought_signature, shared, sink);
-    }
-
-    /// Text or thinking, and a signature that may come without either.
-    fn say(&mut self, thought: bool, text: &str, signature: &str, shared: &mut Shared, sink: &mut dyn Sink) {
-        let fits = |open: &Open| open.thought == thought && open.signature.is_none();
-        if !text.is_empty() && !self.open.as_ref().is_some_and(fits) {
-            self.close(sink);
-            self.open_block(thought, shared, sink);
-        }
-        if let (Some(open), false) = (&mut self.open, text.is_empty()) {
-            if !thought {
-                open.text.push_str(text);
-            }
-            sink.event(Event::Delta { block: open.block, delta: Delta::Text(text) });
-        }
-        let Some(signature) = signed(signature) else { return };
-        if self.open.as_ref().is_none_or(|open| open.signature.is_some()) {
-            // It hangs on nothing: a block of its own keeps it for the next turn.
-            self.close(sink);
-            self.open_block(true, shared, sink);
-        }
-        if let Some(open) = &mut self.open {
-            open.signature = Some(signature);
-        }
-    }
-
-    fn open_block(&mut self, thought: bool, shared: &mut Shared, sink: &mut dyn Sink) {
-        let block = shared.block();
-        let kind = if thought { BlockKind::Reasoning { redacted: None } } else { BlockKind::Text };
-        sink.event(Event::Open { block, choice: self.index, kind });
-        self.open = Some(Open { block, thought, text: String::new(), signature: None });
-    }
-
-    fn close(&mut self, sink: &mut dyn Sink) {
-        if let Some(Open { block, signature, .. }) = self.open.take() {
-            if let Some(signature) = signature {
-                sink.event(Event::Delta { block, delta: Delta::Signature(signature) });
-            }
-            sink.event(Event::Close { block });
-        }
-    }
-
-    fn call(&mut self, call: &FunctionCall<'_>, signature: &str, shared: &mut Shared, sink: &mut dyn Sink) {
-        if call.name.is_empty() {
-            return;
-        }
-        self.close(sink);
-        self.called = true;
-        let id = shared.call_id(&call.id);
-        let block = shared.block();
-        let kind = BlockKind::Tool { id: &id, name: &call.name, namespace: None, kind: ToolKind::Function };
-        sink.event(Event::Open { block, choice: self.index, kind });
-        let arguments = call.args.map(RawValue::get).filter(|raw| *raw != "null").unwrap_or("{}");
-        sink.event(Event::Delta { block, delta: Delta::Arguments(arguments) });
-        if let Some(signature) = signed(signature) {
-            sink.event(Event::Delta { block, delta: Delta::Signature(signature) });
-        }
-        sink.event(Event::Close { block });
-    }
-
-    fn blob(&mut self, blob: &Blob<'_>, shared: &mut Shared, sink: &mut dyn Sink) {
-        let (mime, data) = (&*blob.mime_type, &*blob.data);
-        if mime.starts_with("image/") {
-            return self.whole_block(BlockKind::Image { mime }, Some(Delta::Data(data)), shared, sink);
-        }
-        let mut raw = Vec::new();
-        crate::json::object(&mut raw, |o| {
-            o.object("inlineData", |o| {
-                o.str("mimeType", mime);
-                o.str("data", data);
-            });
-        });
-        let raw = String::from_utf8(raw).unwrap_or_default();
-        self.whole_block(BlockKind::Server { kind: "inlineData", raw: &raw }, None, shared, sink);
-    }
-
-    fn whole_block(
-        &mut self,
-        kind: BlockKind<'_>,
-        delta: Option<Delta<'_>>,
-        shared: &mut Shared,
-        sink: &mut dyn Sink,
-    ) {
-        self.close(sink);
-        let block = shared.block();
-        sink.event(Event::Open { block, choice: self.index, kind });
-        if let Some(delta) = delta {
-            sink.event(Event::Delta { block, delta });
-        }
-        sink.event(Event::Close { block });
-    }
-
-    fn end(&mut self, sink: &mut dyn Sink) {
-        self.close(sink);
-        let Some((reason, detail)) = self.finish.take() else { return };
-        // The token limit and filters win over calls; anything else with calls is for the client to go on.
-        let reason = match reason {
-            Finish::Length | Finish::Filter => reason,
-            _ if self.called => Finish::Tool,
-            _ => reason,
-        };
-        let detail = Some(detail.as_str()).filter(|detail| !detail.is_empty());
-        sink.event(Event::Finish { choice: self.index, reason, detail });
-    }
-}
-
-impl Shared {
-    fn block(&mut self) -> u32 {
-        let block = self.blocks;
-        self.blocks += 1;
-        block
-    }
-
-    /// The upstream's id, or one of our own when it has none or repeats itself.
-    fn call_id(&mut self, given: &str) -> String {
-        self.calls += 1;
-        let id = if given.is_empty() || self.ids.iter().any(|id| id == given) {
-            format!("call_{}_{}", self.seed, self.calls)
-        } else {
-            given.to_owned()
-        };
-        self.ids.push(id.clone());
-        id
-    }
-}
-
-/// A signature of Google's unless its form says whose it is: Claude answers through Antigravity.
-fn signed(value: &str) -> Option<Signature<'static>> {
-    let vendor = match detect(value) {
-        Vendor::Unknown => Vendor::Gemini,
-        vendor => vendor,
-    };
-    Signature::of(vendor, value.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Answer, Block, Fold, Usage};
+    use crate::gemini::read_candidate::signed;
+    use crate::ir::{Answer, Block, Delta, Fold, Usage};
+    use crate::signature::Vendor;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
 
     fn gemini_signature() -> String {
         STANDARD.encode([0x12, 0x05, 0x0a, 0x03, 0x01, 0x0c, 0x39])
@@ -480,7 +269,7 @@ mod tests {
             )
         };
         let stop = format!(r#"{{"response":{STOP}}}"#);
-        let answer = stream(Profile::GeminiCli, &[&usage(1), &usage(5), &stop]);
+        let answer = stream(Profile::GeminiCli, &[r#"{"traceId":"t"}"#, &usage(1), &usage(5), &stop]);
         assert_eq!(shape(&answer), "text:aa");
         let expected = Usage {
             input: Some(40),
@@ -585,5 +374,92 @@ mod tests {
         let answer = whole(body);
         assert_eq!((answer.choices.len(), answer.text().as_str()), (2, "A"));
         assert_eq!(answer.choices[1].finish, Some(Finish::Length));
+    }
+
+    /// Follows the promises of [`Event`].
+    #[derive(Default)]
+    struct Promises {
+        started: bool,
+        open: HashMap<u32, u32>,
+        signed: HashSet<u32>,
+        seen: u32,
+        finished: HashSet<u32>,
+        ids: HashSet<String>,
+        over: bool,
+    }
+
+    impl Sink for Promises {
+        fn event(&mut self, event: Event<'_>) {
+            assert!(!self.over, "something behind the end: {event:?}");
+            match event {
+                Event::Start { .. } => assert!(!std::mem::replace(&mut self.started, true)),
+                Event::Open { block, choice, kind } => {
+                    assert_eq!(block, self.seen, "numbers rise");
+                    self.seen += 1;
+                    assert!(self.open.insert(block, choice).is_none());
+                    if let crate::ir::BlockKind::Tool { id, .. } = kind {
+                        assert!(!id.is_empty() && self.ids.insert(id.to_owned()));
+                    }
+                }
+                Event::Delta { block, delta } => {
+                    assert!(self.open.contains_key(&block) && !self.signed.contains(&block), "{delta:?}");
+                    if let Delta::Signature(_) = delta {
+                        self.signed.insert(block);
+                    }
+                }
+                Event::Close { block } => assert!(self.open.remove(&block).is_some()),
+                Event::Usage(_) => {}
+                Event::Finish { choice, .. } => {
+                    assert!(!self.open.values().any(|c| *c == choice) && self.finished.insert(choice));
+                }
+                Event::Failure(_) => self.over = true,
+                Event::End => {
+                    assert!(self.started && self.open.is_empty());
+                    self.over = true;
+                }
+            }
+        }
+    }
+
+    fn any_part() -> impl Strategy<Value = &'static str> {
+        prop_oneof![
+            Just(r#"{"text":"a"}"#),
+            Just(r#"{"text":""}"#),
+            Just(r#"{"text":"t","thought":true}"#),
+            Just(r#"{"text":"s","thoughtSignature":"c2ln"}"#),
+            Just(r#"{"text":"","thoughtSignature":"c2ln"}"#),
+            Just(r#"{"thought":true,"thoughtSignature":"c2ln"}"#),
+            Just(r#"{"functionCall":{"id":"x","name":"f","args":{}},"thoughtSignature":"c2ln"}"#),
+            Just(r#"{"functionCall":{"name":"f"}}"#),
+            Just(r#"{"inlineData":{"mimeType":"image/png","data":"AA"}}"#),
+            Just(r#"{"executableCode":{}}"#),
+            Just("{}"),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn events_keep_their_promises(
+            chunks in prop::collection::vec((0_u32..3, prop::collection::vec(any_part(), 0..4), any::<bool>()), 0..8)
+        ) {
+            let (mut reader, mut promises) = (Reader::new(Profile::Gemini, "seed"), Promises::default());
+            for (index, parts, stops) in chunks {
+                let reason = if stops { r#","finishReason":"STOP""# } else { "" };
+                let parts = parts.join(",");
+                let chunk = format!(r#"{{"candidates":[{{"content":{{"parts":[{parts}]}},"index":{index}{reason},"groundingMetadata":{{"groundingChunks":[{{"web":{{"uri":"u"}}}}]}}}}]}}"#);
+                reader.event("", chunk.as_bytes(), &mut promises);
+            }
+            reader.eof(&mut promises);
+            reader.eof(&mut promises);
+            prop_assert!(promises.over);
+        }
+
+        #[test]
+        fn nothing_panics(text in "[{}\\[\\]\":,a-z0-9 ]{0,60}") {
+            let (mut reader, mut promises) = (Reader::new(Profile::Antigravity, "seed"), Promises::default());
+            reader.event("", text.as_bytes(), &mut promises);
+            reader.whole(text.as_bytes(), &mut promises);
+            prop_assert!(promises.over);
+        }
     }
 }

@@ -52,7 +52,8 @@ fn read_part<'a>(
         match camel(&key).as_ref() {
             _ if value.is_null() => {}
             "text" => text = Some(string(value, &at)?),
-            "thought" => thought = boolean(&value, &at)?,
+            // Only models think; what a user says is never hidden.
+            "thought" => thought = boolean(&value, &at)? && role == Role::Assistant,
             "thoughtSignature" => signature = Some(string(value, &at)?),
             "inlineData" => payload = Some(inline_data(value, &at, losses)?),
             "fileData" => payload = Some(file_data(value, &at, losses)?),
@@ -200,7 +201,7 @@ fn file_data<'a>(value: Json<'a>, at: &Path<'_>, losses: &mut Losses) -> Result<
 }
 
 /// Text that other formats take as text only.
-fn is_text(mime: &str) -> bool {
+pub(super) fn is_text(mime: &str) -> bool {
     mime.starts_with("text/") || matches!(mime, "application/json" | "application/xml")
 }
 

@@ -8,7 +8,7 @@
 //! text (a foreign client had no place for it) goes to the part behind it, where it came from.
 
 use super::flavour::{Flavour, SENTINEL};
-use super::read_parts::mime_of_url;
+use super::read_parts::{is_text, mime_of_url};
 use crate::Protocol;
 use crate::ir::{
     Document, LossKind, Losses, Part, Reasoning, SearchResult, Source, Str, Text, ToolCall, ToolResult,
@@ -209,7 +209,7 @@ impl<'w, 'o, 'r> PartWriter<'w, 'o, 'r> {
         };
         match &document.source {
             Source::Text(text) => titled(text),
-            Source::Inline { mime, data } if mime.starts_with("text/") => {
+            Source::Inline { mime, data } if is_text(mime) => {
                 let text = STANDARD.decode(data.as_bytes()).ok().and_then(|b| String::from_utf8(b).ok());
                 match text {
                     Some(text) => titled(&text),

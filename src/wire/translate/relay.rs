@@ -61,6 +61,11 @@ impl Relay {
         self.partial.extend_from_slice(raw);
     }
 
+    /// The answer is complete: closes what the framing left open.
+    pub(super) fn end(&mut self) {
+        self.frames.end();
+    }
+
     /// Ends the stream with the error event of the format.
     pub(super) fn fail(&mut self, failure: &Failure, sequence: u64) {
         self.partial.clear();

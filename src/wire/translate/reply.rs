@@ -159,6 +159,9 @@ impl Reply {
         decoder.finish(|event| self.step(event, b"\n\n"));
         let Self { reader, restore, output, watch, context, .. } = self;
         reader.eof(&mut |event: Event<'_>| pass(event, restore, output, watch, context));
+        if let (Output::Relay(relay), true, None) = (output, watch.done, &watch.failure) {
+            relay.end();
+        }
         self.finish_whole();
         self.watch.flow()
     }
