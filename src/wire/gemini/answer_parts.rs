@@ -4,13 +4,15 @@
 //! client of this format cannot show (built-in tools of other vendors) is left out.
 
 use super::read_parts::REDACTED;
-use super::{read_sources, word_of};
+use super::read_sources::{self, MAX_SOURCES};
+use super::word_of;
 use crate::ir::{Citation, Finish, ToolCall, ToolKind, Usage};
 use crate::json::{self, Array, Json, Object};
 use crate::signature::Signature;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// A text part.
 pub(super) fn text_part(a: &mut Array<'_>, text: &str, thought: bool, signature: Option<&str>) {
@@ -119,13 +121,13 @@ pub(super) fn grounding(o: &mut Object<'_>, citations: &[Citation<'static>], tex
     if cited.is_empty() {
         return;
     }
+    let mut known: HashMap<&str, usize> = HashMap::new();
     let mut places: Vec<(&str, &str)> = Vec::new();
     let mut supports: Vec<(usize, &Citation<'_>)> = Vec::new();
     for citation in cited {
-        let place = (citation.url.as_ref(), citation.title.as_ref());
-        let at = places.iter().position(|known| known.0 == place.0).unwrap_or(places.len());
+        let at = *known.entry(&citation.url).or_insert(places.len());
         if at == places.len() {
-            places.push(place);
+            places.push((&citation.url, &citation.title));
         }
         if citation.end.is_some() || !citation.quote.is_empty() {
             supports.push((at, citation));
@@ -143,7 +145,8 @@ pub(super) fn grounding(o: &mut Object<'_>, citations: &[Citation<'static>], tex
             }
         });
         if !supports.is_empty() {
-            o.array("groundingSupports", |a| supports.iter().for_each(|(at, c)| support(a, *at, c, text)));
+            let supports = supports.iter().take(MAX_SOURCES);
+            o.array("groundingSupports", |a| supports.for_each(|(at, c)| support(a, *at, c, text)));
         }
     });
 }

@@ -15,6 +15,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// What decides about a content.
 #[derive(Deserialize)]
@@ -66,7 +67,7 @@ pub(super) fn repair_contents(contents: &[u8], flavour: Flavour, losses: &mut Lo
     turns.retain(|turn| !turn.parts.is_empty());
     let calls = memmem::find(contents, b"unction").is_some();
     if calls {
-        regroup(&mut turns, losses);
+        turns = regroup(turns, losses);
     }
     if calls || memmem::find(contents, b"ignature").is_some() || flavour.claude {
         turns.iter_mut().filter(|turn| turn.model).for_each(|turn| sign(turn, flavour, losses));
@@ -128,65 +129,82 @@ impl Content<'_> {
 }
 
 /// Puts all results of a turn's calls into the content right behind it, first, and names them.
-fn regroup(turns: &mut Vec<Content<'_>>, losses: &mut Losses) {
-    let mut n = 0;
-    while n < turns.len() {
-        let calls: Vec<Named<'_>> = match turns.get(n) {
-            Some(turn) if turn.model => {
-                turn.parts.iter().filter_map(|part| part.head.function_call.clone()).collect()
-            }
-            _ => Vec::new(),
-        };
-        n += 1;
+fn regroup<'a>(turns: Vec<Content<'a>>, losses: &mut Losses) -> Vec<Content<'a>> {
+    let mut out = Vec::with_capacity(turns.len());
+    let mut turns = turns.into_iter().peekable();
+    while let Some(turn) = turns.next() {
+        let calls: Vec<Named<'_>> = turn
+            .parts
+            .iter()
+            .filter(|_| turn.model)
+            .filter_map(|part| part.head.function_call.clone())
+            .collect();
+        out.push(turn);
         if calls.is_empty() {
             continue;
         }
-        let behind = turns.iter().skip(n).take_while(|turn| !turn.model).count();
-        let scattered = turns.iter().skip(n + 1).take(behind.saturating_sub(1)).any(Content::has_results);
-        if scattered {
+        let mut behind: Vec<Content<'a>> = Vec::new();
+        while let Some(turn) = turns.next_if(|turn| !turn.model) {
+            behind.push(turn);
+        }
+        if behind.iter().skip(1).any(Content::has_results) {
             losses.member(LossKind::ToolPairing, "contents");
-            let later: Vec<_> = turns.drain(n + 1..n + behind).flat_map(|turn| turn.parts).collect();
-            if let Some(turn) = turns.get_mut(n) {
-                turn.parts.extend(later);
-                turn.parts.sort_by_key(|part| part.head.function_response.is_none());
-                turn.changed = true;
+            let later: Vec<_> = behind.drain(1..).flat_map(|turn| turn.parts).collect();
+            if let Some(first) = behind.first_mut() {
+                first.parts.extend(later);
+                first.parts.sort_by_key(|part| part.head.function_response.is_none());
+                first.changed = true;
             }
         }
-        if let Some(turn) = turns.get_mut(n) {
-            name_results(turn, calls);
+        if let Some(first) = behind.first_mut() {
+            name_results(first, &calls);
         }
+        out.append(&mut behind);
     }
+    out
 }
 
 /// Gives results the name of their call: by id, else the first call that is left.
-fn name_results(turn: &mut Content<'_>, mut calls: Vec<Named<'_>>) {
-    let mut nameless = Vec::new();
-    for (n, part) in turn.parts.iter().enumerate() {
-        let Some(result) = &part.head.function_response else { continue };
-        let name = result.name.as_deref().filter(|name| !name.is_empty());
-        if name.is_none() {
-            nameless.push((n, result.id.as_deref().map(str::to_owned)));
-        } else if let Some(at) = calls.iter().position(|call| call.name.as_deref() == name) {
-            calls.remove(at);
+fn name_results(turn: &mut Content<'_>, calls: &[Named<'_>]) {
+    let results = || turn.parts.iter().filter_map(|part| part.head.function_response.as_ref());
+    let named = |result: &&Named<'_>| result.name.as_deref().is_some_and(|name| !name.is_empty());
+    if results().all(|result| named(&result)) {
+        return;
+    }
+    let mut taken: HashMap<&str, usize> = HashMap::new();
+    for result in results().filter(named) {
+        *taken.entry(result.name.as_deref().unwrap_or_default()).or_default() += 1;
+    }
+    let mut left: VecDeque<&Named<'_>> = VecDeque::new();
+    for call in calls {
+        match taken.get_mut(call.name.as_deref().unwrap_or_default()) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => left.push_back(call),
         }
     }
-    for (n, id) in nameless {
-        let same = |call: &Named<'_>| id.is_some() && call.id.as_deref() == id.as_deref();
-        let at = calls.iter().position(same).unwrap_or(0);
-        if at >= calls.len() {
-            return;
-        }
-        let name = calls.remove(at).name.unwrap_or_default();
-        if let Some(part) = turn.parts.get_mut(n) {
-            part.edit(|patch, part| {
-                let response =
-                    members(part, 0).find(|m| matches!(m.key, b"functionResponse" | b"function_response"));
-                if let Some(response) = response {
-                    patch.set(response.value.start, "name", json::string(&name));
-                }
-            });
-            turn.changed = true;
-        }
+    let by_id: HashMap<&str, &str> =
+        left.iter().filter_map(|call| Some((call.id.as_deref()?, call.name.as_deref()?))).collect();
+    let answered: HashSet<String> = results()
+        .filter_map(|result| result.id.as_deref())
+        .filter(|id| by_id.contains_key(id))
+        .map(str::to_owned)
+        .collect();
+    left.retain(|call| call.id.as_deref().is_none_or(|id| !answered.contains(id)));
+    for part in &mut turn.parts {
+        let Some(result) = part.head.function_response.as_ref().filter(|result| !named(result)) else {
+            continue;
+        };
+        let same = result.id.as_deref().and_then(|id| by_id.get(id).copied());
+        let Some(name) = same.or_else(|| left.pop_front()?.name.as_deref()) else { continue };
+        let name = json::string(name);
+        part.edit(|patch, part| {
+            let response =
+                members(part, 0).find(|m| matches!(m.key, b"functionResponse" | b"function_response"));
+            if let Some(response) = response {
+                patch.set(response.value.start, "name", name);
+            }
+        });
+        turn.changed = true;
     }
 }
 

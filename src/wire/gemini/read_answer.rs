@@ -14,6 +14,9 @@ use crate::ir::{Event, Finish, ReadAnswer, Sink};
 use crate::target::Profile;
 use serde_json::value::RawValue;
 
+/// Most candidates that are read of an answer; the API gives 8.
+const MAX_CANDIDATES: usize = 128;
+
 /// Reads one answer.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -67,6 +70,9 @@ impl Reader {
             sink.event(Event::Start { id: &chunk.response_id, model: &chunk.model_version, created: None });
         }
         for (n, candidate) in chunk.candidates.iter().flatten().enumerate() {
+            if self.choices.len() > MAX_CANDIDATES {
+                return self.fail(Failure::garbage("it has too many candidates"), sink);
+            }
             let index = candidate.index.unwrap_or(n as u32);
             let shared = &mut self.shared;
             with_choice(&mut self.choices, index, |choice| choice.candidate(candidate, shared, sink));

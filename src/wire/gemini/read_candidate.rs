@@ -12,6 +12,7 @@ use crate::ir::{BlockKind, Delta, Event, Finish, Sink, ToolKind};
 use crate::json;
 use crate::signature::{Signature, Vendor, detect};
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 
 /// Numbers and ids that are unique in the answer.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Shared {
     seed: String,
     blocks: u32,
     calls: u32,
-    ids: Vec<String>,
+    ids: HashSet<String>,
 }
 
 /// A candidate so far.
@@ -214,7 +215,7 @@ impl Choice {
 
 impl Shared {
     pub(super) fn new(seed: &str) -> Self {
-        Self { seed: seed.to_owned(), blocks: 0, calls: 0, ids: Vec::new() }
+        Self { seed: seed.to_owned(), blocks: 0, calls: 0, ids: HashSet::new() }
     }
 
     fn block(&mut self) -> u32 {
@@ -226,12 +227,12 @@ impl Shared {
     /// The upstream's id, or one of our own when it has none or repeats itself.
     fn call_id(&mut self, given: &str) -> String {
         self.calls += 1;
-        let id = if given.is_empty() || self.ids.iter().any(|id| id == given) {
+        let id = if given.is_empty() || self.ids.contains(given) {
             format!("call_{}_{}", self.seed, self.calls)
         } else {
             given.to_owned()
         };
-        self.ids.push(id.clone());
+        self.ids.insert(id.clone());
         id
     }
 }

@@ -11,6 +11,9 @@ use crate::ir::Citation;
 use crate::json;
 use serde::Deserialize;
 
+/// Most passages whose positions are worked out: each costs a walk over the text.
+pub(super) const MAX_SOURCES: usize = 256;
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Grounding<'a> {
@@ -68,10 +71,10 @@ pub(super) fn grounding<'a>(raw: &'a str, text: &str, mut each: impl FnMut(Citat
         .map(|chunk| chunk.web.or(chunk.maps).or(chunk.retrieved_context))
         .collect();
     let mut supported = vec![false; places.len()];
-    for support in &grounding.grounding_supports {
+    for support in grounding.grounding_supports.iter().take(MAX_SOURCES) {
         let segment = support.segment.as_ref();
         let range = segment.and_then(|s| characters(text, s.start_index, s.end_index?));
-        for index in &support.grounding_chunk_indices {
+        for index in support.grounding_chunk_indices.iter().take(MAX_SOURCES) {
             let Some(place) = places.get(*index).and_then(Option::as_ref) else { continue };
             if let Some(seen) = supported.get_mut(*index) {
                 *seen = true;
@@ -122,7 +125,7 @@ struct Source<'a> {
 /// The sources of `citationMetadata` (recitation) for a text block that says `text`.
 pub(super) fn citations<'a>(raw: &'a str, text: &str, mut each: impl FnMut(Citation<'a>)) {
     let Ok(all) = serde_json::from_str::<Citations<'a>>(raw) else { return };
-    for source in all.citations {
+    for source in all.citations.into_iter().take(MAX_SOURCES) {
         let range = source.end_index.and_then(|end| characters(text, source.start_index, end));
         each(Citation {
             url: source.uri.0,
