@@ -101,6 +101,8 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         seed: job.seed.to_owned(),
         include_usage: job.head.include_usage,
         json_array: job.framing == Framing::JsonArray,
+        envelope: job.client == Protocol::Gemini
+            && gemini::envelope::unwrap_client_envelope(job.body).is_some(),
         ..Context::default()
     };
     let stream = job.stream || job.profile.streams_only();

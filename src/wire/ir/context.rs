@@ -26,6 +26,8 @@ pub struct Context {
     pub echo: Vec<(&'static str, String)>,
     /// Gemini without `alt=sse`: a JSON array of chunks.
     pub json_array: bool,
+    /// Gemini: the client speaks the CLI's envelope, so its answer goes out as `{"response":…}`.
+    pub envelope: bool,
 }
 
 /// A tool as the client declared it.

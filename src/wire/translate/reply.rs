@@ -10,6 +10,7 @@ use super::{Plan, reader, stream_writer, write_answer};
 use crate::Protocol;
 use crate::error::Failure;
 use crate::frames::Framing;
+use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
 use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::sse;
@@ -35,6 +36,7 @@ pub struct Reply {
     stream: bool,
     same_format: bool,
     framing: Framing,
+    rewrap: Rewrap,
     context: Arc<Context>,
     decoder: sse::Decoder,
     reader: Box<dyn ReadAnswer>,
@@ -106,8 +108,9 @@ impl Reply {
     /// Starts on the answer to a prepared request.
     pub fn new(plan: &Plan) -> Self {
         let context = Arc::clone(&plan.context);
+        let rewrap = Rewrap::between(plan.profile, &context);
         let output = if plan.same_format && plan.stream {
-            Output::Relay(Box::new(Relay::new(plan.client, plan.framing)))
+            Output::Relay(Box::new(Relay::new(plan.client, plan.framing, rewrap)))
         } else if plan.stream {
             Output::Stream(stream_writer(plan.client, Arc::clone(&context), plan.framing))
         } else {
@@ -118,6 +121,7 @@ impl Reply {
             stream: plan.stream,
             same_format: plan.same_format,
             framing: plan.framing,
+            rewrap,
             decoder: sse::Decoder::default(),
             reader: reader(plan.profile, &context.seed),
             restore: Restore::default(),
@@ -154,6 +158,9 @@ impl Reply {
         decoder.finish(|event| self.step(event, b"\n\n"));
         let Self { reader, restore, output, watch, context, .. } = self;
         reader.eof(&mut |event: Event<'_>| pass(event, restore, output, watch, context));
+        if let (Output::Relay(relay), true, None) = (output, watch.done, &watch.failure) {
+            relay.end();
+        }
         self.finish_whole();
         self.watch.flow()
     }
@@ -170,7 +177,7 @@ impl Reply {
             let renamed = (!self.context.model.is_empty())
                 .then(|| rename(self.client, body, &self.context.model))
                 .flatten();
-            self.body = renamed.unwrap_or_else(|| body.to_vec());
+            self.body = self.rewrap.apply(renamed.as_deref().unwrap_or(body)).into_owned();
         } else {
             self.finish_whole();
         }
