@@ -20,6 +20,7 @@
 
 pub mod claude;
 pub mod error;
+pub mod estimate;
 pub mod frames;
 pub mod gemini;
 pub mod head;

@@ -23,11 +23,13 @@ pub(super) struct Relay {
     frames: Frames,
     /// Start of an event whose end has not come.
     partial: Vec<u8>,
+    /// The upstream's own error event: a client that got a part of the answer gets it as it is.
+    words: Option<Vec<u8>>,
 }
 
 impl Relay {
     pub(super) fn new(protocol: Protocol, framing: Framing, rewrap: Rewrap) -> Self {
-        Self { protocol, framing, rewrap, frames: Frames::new(framing), partial: Vec::new() }
+        Self { protocol, framing, rewrap, frames: Frames::new(framing), partial: Vec::new(), words: None }
     }
 
     pub(super) fn frames(&mut self) -> &mut Frames {
@@ -61,6 +63,13 @@ impl Relay {
         self.partial.extend_from_slice(raw);
     }
 
+    /// Keeps the event by which the upstream says that the answer broke.
+    pub(super) fn last_words(&mut self, raw: &[u8]) {
+        let mut words = std::mem::take(&mut self.partial);
+        words.extend_from_slice(raw);
+        self.words = Some(words);
+    }
+
     /// The answer is complete: closes what the framing left open.
     pub(super) fn end(&mut self) {
         self.frames.end();
@@ -69,12 +78,15 @@ impl Relay {
     /// Ends the stream with the error event of the format.
     pub(super) fn fail(&mut self, failure: &Failure, sequence: u64) {
         self.partial.clear();
-        write_failure(self.protocol, failure, sequence, &mut self.frames);
+        match self.words.take() {
+            Some(words) if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep => self.frames.raw(&words),
+            _ => write_failure(self.protocol, failure, sequence, &mut self.frames),
+        }
     }
 }
 
 /// The event that tells a client that its stream broke.
-pub(super) fn write_failure(protocol: Protocol, failure: &Failure, sequence: u64, frames: &mut Frames) {
+fn write_failure(protocol: Protocol, failure: &Failure, sequence: u64, frames: &mut Frames) {
     match protocol {
         Protocol::OpenaiChat | Protocol::Gemini => {
             let body = failure.render(protocol);
