@@ -1,6 +1,7 @@
 //! OpenAI Responses.
 
 mod codex;
+mod collect;
 mod compact;
 mod error;
 mod event;
@@ -14,6 +15,8 @@ mod read_members;
 mod read_output;
 mod read_request;
 mod read_tools;
+mod transcript;
+pub mod websocket;
 mod write_answer;
 mod write_blocks;
 mod write_content;
@@ -24,6 +27,7 @@ mod write_request;
 mod write_stream;
 mod write_tools;
 
+pub use collect::Collect;
 pub use compact::patch_compact;
 
 use crate::error::WireError;

@@ -132,3 +132,84 @@ fn from_data_url<'a>(url: &Str<'a>) -> Option<Source<'a>> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::parse_any;
+
+    fn read(text: &str) -> Result<Vec<Part<'_>>, WireError> {
+        let root = Path::Root;
+        parts(parse_any(text.as_bytes()).unwrap(), &root.key("content"))
+    }
+
+    fn source(text: &str) -> Source<'_> {
+        match read(text).unwrap().remove(0) {
+            Part::Image(Image { source, .. }) => source,
+            Part::Document(Document { source, .. }) => source,
+            Part::Audio(Audio { source }) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn inline<'a>(mime: &'a str, data: &'a str) -> Source<'a> {
+        Source::Inline { mime: mime.into(), data: data.into() }
+    }
+
+    #[test]
+    fn bytes_are_found_in_every_spelling() {
+        for (text, expected) in [
+            (
+                r#"[{"type":"input_image","image_url":"data:image/png;base64,AAAA","detail":"low"}]"#,
+                inline("image/png", "AAAA"),
+            ),
+            (
+                r#"[{"type":"input_image","image_url":{"url":"data:image\/gif;base64,AA"}}]"#,
+                inline("image/gif", "AA"),
+            ),
+            (
+                r#"[{"type":"input_image","image_url":"iVBORw0KGgoAAAANSUhEUgAA"}]"#,
+                inline("image/png", "iVBORw0KGgoAAAANSUhEUgAA"),
+            ),
+            (
+                r#"[{"type":"input_image","image_url":"https://x/y"}]"#,
+                Source::Url { url: "https://x/y".into(), mime: None },
+            ),
+            (
+                r#"[{"type":"input_image","file_id":"file_1"}]"#,
+                Source::File { vendor: Protocol::OpenaiResponses, id: "file_1".into() },
+            ),
+            (
+                r#"[{"type":"input_file","filename":"a.pdf","file_data":"data:application/pdf;base64,JV"}]"#,
+                inline("application/pdf", "JV"),
+            ),
+            (r#"[{"type":"input_file","file_data":"JVBE"}]"#, inline("", "JVBE")),
+            (
+                r#"[{"type":"input_audio","input_audio":{"data":"AA","format":"mp3"}}]"#,
+                inline("audio/mpeg", "AA"),
+            ),
+        ] {
+            assert_eq!(source(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_passed_over() {
+        for (text, says) in [
+            (r#"[{"type":"input_video","x":1}]"#, "content[0].type: `input_video` is not known"),
+            (r#"[{"type":"input_image"}]"#, "content[0].image_url: required"),
+            (r#"[{"type":"input_file","filename":"a"}]"#, "content[0].file_data: required"),
+            (r#"[{"text":"x"}]"#, "content[0].type: required"),
+        ] {
+            assert!(read(text).unwrap_err().to_string().contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn outputs_of_any_json_are_text() {
+        let root = Path::Root;
+        let value = parse_any(br#"[{"a":1},2]"#).unwrap();
+        let parts = text_parts(value, &root).unwrap();
+        assert!(matches!(&parts[..], [Part::Text(text)] if text.text == r#"[{"a":1},2]"#));
+    }
+}

@@ -224,3 +224,103 @@ fn summary<'a>(map: &mut Map<'a>, key: &str, path: &Path<'_>) -> Result<Vec<Str<
     }
     Ok(texts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::read_request;
+    use super::*;
+    use crate::ir::Request;
+    use crate::signature::Vendor;
+
+    fn read(items: &str) -> (Request<'static>, String) {
+        let body: &'static str = Box::leak(format!(r#"{{"input":[{items}]}}"#).into_boxed_str());
+        let mut losses = Losses::default();
+        (read_request(body.as_bytes(), &mut losses).unwrap(), losses.to_string())
+    }
+
+    /// One letter per turn, one word per part.
+    fn shape(request: &Request<'_>) -> String {
+        let mut out = Vec::new();
+        for turn in &request.turns {
+            out.push(format!("{:?}", turn.role).chars().take(1).collect());
+            out.extend(turn.parts.iter().map(|part| match part {
+                Part::Text(text) => text.text.to_string(),
+                Part::Refusal(text) => format!("refusal:{text}"),
+                Part::ToolCall(call) => format!("{}({})", call.name, call.arguments),
+                Part::ToolResult(result) => format!("{}={}", result.call_id, result.text()),
+                Part::Reasoning(reasoning) => format!("thinks:{}", reasoning.text.join("|")),
+                Part::Server(item) => format!("server:{}", item.kind),
+                _ => "?".to_owned(),
+            }));
+        }
+        out.join(" ")
+    }
+
+    #[test]
+    fn what_the_model_said_is_one_turn_and_its_outputs_are_the_next() {
+        let (request, losses) = read(
+            r#"{"role":"developer","content":"Be terse."},{"type":"message","role":"system","content":[{"type":"input_text","text":" "}]},
+            {"role":"user","content":"q"},
+            {"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"a"},{"type":"summary_text","text":"b"}],"encrypted_content":"x"},
+            {"type":"message","id":"msg_1","status":"completed","phase":"commentary","role":"assistant","content":[{"type":"output_text","text":"Looking.","annotations":[]},{"type":"refusal","refusal":"no"}]},
+            {"type":"function_call","call_id":"c1","name":"f","arguments":{"a": 1}},
+            {"type":"custom_tool_call","call_id":"c2","name":"g","input":"raw","namespace":"ns"},
+            {"type":"custom_tool_call_output","call_id":"c2","output":[{"type":"input_text","text":"1"},{"type":"input_text","text":"2"}]},
+            {"type":"function_call_output","call_id":"c1","output":{"ok":true}},
+            {"role":"user","content":"more"},{"role":"user","content":"still"},
+            {"role":"developer","content":"mid"}"#,
+        );
+        assert_eq!(
+            shape(&request),
+            "U q A thinks:a|b Looking. refusal:no f({\"a\":1}) g(raw) U c2=1\n2 c1={\"ok\":true} U more U still D mid"
+        );
+        assert_eq!(request.system.len(), 1);
+        assert!(request.system[0].developer);
+        assert!(losses.is_empty(), "{losses}");
+        let Part::ToolCall(call) = &request.turns[1].parts[4] else { panic!() };
+        assert_eq!((call.kind, call.namespace.as_deref()), (ToolKind::Custom, Some("ns")));
+    }
+
+    #[test]
+    fn built_ins_are_kept_as_they_were_and_references_are_resolved_or_lost() {
+        let (request, losses) = read(
+            r#"{"type":"web_search_call","id":"ws_1", "action":{"n":1.0}},{"type":"local_shell_call_output","id":"x","output":"o"},
+            {"type":"compaction","encrypted_content":"s"},{"id":"ws_1"},{"type":"item_reference","id":"msg_9"},{"type":"brand_new","x":1}"#,
+        );
+        assert_eq!(
+            shape(&request),
+            "A server:web_search_call U server:local_shell_call_output A server:compaction server:brand_new"
+        );
+        let Part::Server(item) = &request.turns[0].parts[0] else { panic!() };
+        assert_eq!(item.raw.as_str(), r#"{"type":"web_search_call","id":"ws_1", "action":{"n":1.0}}"#);
+        assert_eq!(losses, "content input[4]");
+    }
+
+    #[test]
+    fn signatures_keep_their_makers() {
+        let (request, _) = read(
+            r#"{"type":"reasoning","summary":[],"encrypted_content":"EgQKAggKAAAAAAAAAAAAAAAAAAAAAAAA"},
+            {"type":"reasoning","summary":[],"encrypted_content":"claude-redacted-thinking:data"},
+            {"type":"reasoning","summary":[],"content":[{"type":"reasoning_text","text":"raw"}]}"#,
+        );
+        let found: Vec<_> = request.turns[0]
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Reasoning(r) => {
+                    (r.signature.as_ref().map(|s| s.vendor), r.redacted.as_deref(), r.text.len())
+                }
+                _ => panic!(),
+            })
+            .collect();
+        assert_eq!(found, [(Some(Vendor::Claude), None, 0), (None, Some("data"), 0), (None, None, 1)]);
+    }
+
+    #[test]
+    fn additional_tools_come_behind_the_others() {
+        let body = r#"{"tools":[{"type":"custom","name":"a"}],"input":[{"type":"additional_tools","role":"developer","tools":[{"type":"function","name":"b","parameters":{}}]},{"role":"user","content":"x"}]}"#;
+        let request = read_request(body.as_bytes(), &mut Losses::default()).unwrap();
+        let names: Vec<_> = request.tools.iter().filter_map(Tool::name).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+}

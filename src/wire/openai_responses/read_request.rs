@@ -19,7 +19,7 @@ use crate::json::{self, Json, Map, Path};
 use crate::thinking::{Mode, Summary, Thinking};
 
 /// Members whose text is kept: what is read piece by piece, and what the answer repeats.
-const RAW: [&str; 9] =
+pub(super) const RAW: [&str; 9] =
     ["input", "tools", "tool_choice", "text", "reasoning", "metadata", "include", "prompt", "conversation"];
 
 /// Members that the answer object repeats.
@@ -99,7 +99,8 @@ pub(super) fn read_request<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Re
     Ok(request)
 }
 
-fn echo<'a>(map: &Map<'a>) -> Vec<(&'static str, RawJson<'a>)> {
+/// The members that the answer object repeats.
+pub(super) fn echo<'a>(map: &Map<'a>) -> Vec<(&'static str, RawJson<'a>)> {
     ECHO.into_iter()
         .filter_map(|name| Some((name, map.get(name).filter(|value| !value.is_null())?)))
         .map(|(name, value)| (name, RawJson::from(value.clone())))
@@ -206,5 +207,101 @@ fn format_of<'a>(value: Json<'a>, path: &Path<'_>) -> Result<Option<Format<'a>>,
 fn unknown(map: &Map<'_>, path: &Path<'_>, losses: &mut Losses) {
     for (key, _) in map.iter().filter(|(_, value)| !value.is_null()) {
         losses.at(LossKind::UnknownMember, &path.key(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Part, Role};
+    use crate::thinking::Level;
+
+    fn read(body: &str) -> (Request<'_>, String) {
+        let mut losses = Losses::default();
+        let request = read_request(body.as_bytes(), &mut losses).unwrap();
+        (request, losses.to_string())
+    }
+
+    #[test]
+    fn a_string_is_one_user_message() {
+        let (request, losses) = read(r#"{"model":"m","input":"Say hi","instructions":"You are A."}"#);
+        assert_eq!(request.system[0].text, "You are A.");
+        assert_eq!(request.turns.len(), 1);
+        assert_eq!(request.turns[0].role, Role::User);
+        assert!(matches!(&request.turns[0].parts[0], Part::Text(text) if text.text == "Say hi"));
+        assert!(losses.is_empty());
+    }
+
+    #[test]
+    fn settings_are_read_and_the_rest_is_kept_or_lost() {
+        let (request, losses) = read(
+            r#"{"model":"m","input":"x","stream":true,"max_output_tokens":88,"temperature":0.4,"top_p":0.7,
+            "parallel_tool_calls":false,"prompt_cache_key":"k","safety_identifier":"s","service_tier":"flex",
+            "include":["message.output_text.logprobs"],"metadata":{"a": "b"},"store":false,"bogus":[1],
+            "user":null,"previous_response_id":"r","reasoning":{"effort":"high","summary":"detailed"},
+            "text":{"verbosity":"low","format":{"type":"json_schema","name":"w","schema":{"n":1.0, "a":2},"strict":true}}}"#,
+        );
+        assert!(request.stream);
+        assert_eq!((request.limits.max_tokens, request.parallel_tools), (Some(88), Some(false)));
+        assert_eq!((request.sampling.temperature, request.sampling.top_p), (Some(0.4), Some(0.7)));
+        assert_eq!((request.user.as_deref(), request.cache_key.as_deref()), (Some("s"), Some("k")));
+        assert_eq!((request.verbosity.as_deref(), request.logprobs), (Some("low"), Some(0)));
+        assert_eq!(request.thinking.mode, Some(Mode::Level(Level::High)));
+        assert_eq!(
+            (request.thinking.visible, request.thinking.summary),
+            (Some(true), Some(Summary::Detailed))
+        );
+        let Some(Format::JsonSchema { name, schema, strict, .. }) = &request.format else { panic!() };
+        assert_eq!(
+            (name.as_deref(), schema.as_str(), *strict),
+            (Some("w"), r#"{"n":1.0, "a":2}"#, Some(true))
+        );
+        let extra: Vec<_> = request.extra.iter().map(|(name, _)| name.as_ref()).collect();
+        assert_eq!(extra, ["metadata", "store", "previous_response_id"]);
+        assert_eq!(losses, "unknown-member bogus");
+        let echo: Vec<_> = request.echo.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert!(echo.contains(&("metadata", r#"{"a": "b"}"#)) && echo.contains(&("store", "false")));
+        assert!(echo.iter().all(|(name, _)| *name != "user"), "null is no value");
+    }
+
+    #[test]
+    fn without_a_summary_thinking_stays_hidden_and_without_reasoning_nothing_is_said() {
+        let visible = |body| read(body).0.thinking.visible;
+        assert_eq!(visible(r#"{"input":"x"}"#), None);
+        assert_eq!(visible(r#"{"input":"x","reasoning":{"effort":"low"}}"#), Some(false));
+        assert_eq!(visible(r#"{"input":"x","reasoning":{"summary":"none"}}"#), Some(false));
+        assert_eq!(visible(r#"{"input":"x","reasoning":{"generate_summary":"auto"}}"#), Some(true));
+    }
+
+    #[test]
+    fn p31_wrong_types_are_refused_with_their_path() {
+        for (body, says) in [
+            ("[]", "expected an object"),
+            (r#"{"model":"m"}"#, "input: required"),
+            (r#"{"input":7}"#, "input: expected a string or an array of items, got a number"),
+            (r#"{"input":[7]}"#, "input[0]: expected an object, got a number"),
+            (r#"{"input":[{"foo":1}]}"#, "input[0].type: required"),
+            (r#"{"input":[{"role":"user"}]}"#, "input[0].content: required"),
+            (r#"{"input":[{"role":"robot","content":"x"}]}"#, "input[0].role: expected"),
+            (
+                r#"{"input":["",{"role":"user","content":[{"type":"input_text","text":7}]}]}"#,
+                "input[0]: expected an object, got a string",
+            ),
+            (
+                r#"{"input":[{"role":"user","content":[{"type":"input_text","text":7}]}]}"#,
+                "input[0].content[0].text: expected a string, got a number",
+            ),
+            (r#"{"input":[{"type":"function_call","call_id":"c"}]}"#, "input[0].name: required"),
+            (r#"{"input":"x","tools":{}}"#, "tools: expected an array, got an object"),
+            (r#"{"input":"x","tools":[{"type":"function"}]}"#, "tools[0].name: required"),
+            (r#"{"input":"x","tool_choice":"maybe"}"#, "tool_choice: expected"),
+            (r#"{"input":"x","temperature":"hot"}"#, "temperature: expected a number, got a string"),
+            (r#"{"input":"x","reasoning":{"effort":"much"}}"#, "reasoning.effort: expected"),
+            (r#"{"input":"x","text":{"format":{"type":"xml"}}}"#, "text.format.type: expected"),
+            (r#"{"input":"x","include":[1]}"#, "include[0]: expected a string"),
+        ] {
+            let error = read_request(body.as_bytes(), &mut Losses::default()).unwrap_err().to_string();
+            assert!(error.contains(says), "{body}: {error}");
+        }
     }
 }

@@ -202,3 +202,83 @@ fn allowed<'a>(map: &mut Map<'a>, path: &Path<'_>, losses: &mut Losses) -> Resul
     }
     Ok(ToolChoice::Allowed { required, names })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::read_request;
+    use super::*;
+    use crate::ir::Request;
+
+    fn read(tools: &str, choice: &str) -> (Request<'static>, String) {
+        let body = format!(r#"{{"input":"x","tools":{tools},"tool_choice":{choice}}}"#);
+        let mut losses = Losses::default();
+        let request = read_request(Box::leak(body.into_boxed_str()).as_bytes(), &mut losses).unwrap();
+        (request, losses.to_string())
+    }
+
+    #[test]
+    fn functions_keep_their_schema_as_sent_and_namespaces_become_flat() {
+        let (request, losses) = read(
+            r#"[{"type":"function","name":"f","description":"d","parameters":{"b":1.0, "a":2},"strict":true},
+            {"type":"namespace","name":"crm","description":"x","tools":[{"type":"function","name":"list","parameters":null},{"type":"custom","name":"sql","format":{"type":"text"}},{"type":"mcp"}]},
+            {"type":"function","function":{"name":"nested","parameters":{}}}]"#,
+            r#"{"type":"function","name":"list"}"#,
+        );
+        let Tool::Function { schema, strict, .. } = &request.tools[0] else { panic!() };
+        assert_eq!((schema.as_ref().unwrap().as_str(), *strict), (r#"{"b":1.0, "a":2}"#, Some(true)));
+        let Tool::Function { namespace, schema: None, .. } = &request.tools[1] else { panic!() };
+        assert_eq!(namespace.as_deref(), Some("crm"));
+        assert!(matches!(&request.tools[2], Tool::Custom { format: Some(_), .. }));
+        assert_eq!(request.tools[3].name().unwrap(), "nested");
+        assert_eq!(losses, "builtin-tool tools[1].tools[2]");
+        let expected = ToolChoice::Named {
+            name: "list".into(),
+            namespace: Some("crm".into()),
+            kind: ToolKind::Function,
+        };
+        assert_eq!(request.tool_choice, Some(expected));
+    }
+
+    #[test]
+    fn built_ins_with_a_counterpart_are_understood() {
+        let (request, _) = read(
+            r#"[{"type":"web_search_preview_2025_03_11","search_context_size":"low","filters":{"allowed_domains":["a.b"]}},
+            {"type":"code_interpreter","container":{"type":"auto"}},{"type":"image_generation","size":"1024x1024"},{"type":"local_shell"}]"#,
+            r#"{"type":"web_search_preview"}"#,
+        );
+        let Tool::Builtin(Builtin::WebSearch { allowed_domains, context_size, .. }) = &request.tools[0]
+        else {
+            panic!()
+        };
+        assert_eq!((allowed_domains.len(), context_size.as_deref()), (1, Some("low")));
+        assert_eq!(request.tools[1], Tool::Builtin(Builtin::CodeExecution));
+        assert!(
+            matches!(&request.tools[2], Tool::Builtin(Builtin::ImageGeneration(raw)) if raw.as_str().contains("1024"))
+        );
+        assert!(
+            matches!(&request.tools[3], Tool::Builtin(Builtin::Other { kind, .. }) if kind == "local_shell")
+        );
+        assert_eq!(request.tool_choice, Some(ToolChoice::Builtin("web_search_preview".into())));
+    }
+
+    #[test]
+    fn every_form_of_choice() {
+        let named = |kind| ToolChoice::Named { name: "f".into(), namespace: None, kind };
+        let allowed = ToolChoice::Allowed { required: true, names: vec!["f".into()] };
+        for (choice, expected) in [
+            (r#""auto""#, ToolChoice::Auto),
+            (r#""none""#, ToolChoice::None),
+            (r#""required""#, ToolChoice::Any),
+            (r#"{"type":"function","name":"f"}"#, named(ToolKind::Function)),
+            (r#"{"type":"function","function":{"name":"f"}}"#, named(ToolKind::Function)),
+            (r#"{"type":"custom","name":"f"}"#, named(ToolKind::Custom)),
+            (
+                r#"{"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"f"}]}"#,
+                allowed,
+            ),
+            (r#"{"type":"mcp","server_label":"x"}"#, ToolChoice::Builtin("mcp".into())),
+        ] {
+            assert_eq!(read("[]", choice).0.tool_choice, Some(expected), "{choice}");
+        }
+    }
+}

@@ -10,18 +10,16 @@ use std::borrow::Cow;
 
 impl Writer {
     /// The message part of a text block, which is added when it is not there yet: its message's index and id.
-    pub(super) fn piece(&mut self, place: &mut Place, refusal: bool) -> Option<((usize, &str), &mut Piece<'static>)> {
-        let index = match place.item {
-            Some(index) => index,
-            None => {
-                let open = |item: &Item<'_>| {
-                    matches!(item.body, Body::Message(_)) && item.state == State::InProgress
-                };
-                match self.items.last() {
-                    Some(item) if open(item) => self.items.len() - 1,
-                    _ => self.add(Body::Message(Vec::new())),
-                }
-            }
+    pub(super) fn piece(
+        &mut self,
+        place: &mut Place,
+        refusal: bool,
+    ) -> Option<((usize, &str), &mut Piece<'static>)> {
+        let open = |item: &Item<'_>| matches!(item.body, Body::Message(_)) && item.state == State::InProgress;
+        let index = match (place.item, self.items.last()) {
+            (Some(index), _) => index,
+            (None, Some(item)) if open(item) => self.items.len() - 1,
+            (None, _) => self.add(Body::Message(Vec::new())),
         };
         place.item = Some(index);
         let Item { id, body: Body::Message(pieces), .. } = self.items.get_mut(index)? else { return None };

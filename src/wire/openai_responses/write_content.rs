@@ -134,3 +134,71 @@ fn foreign_file(out: &mut Array<'_>, what: &str, path: &Path<'_>, losses: &mut L
 fn is_openai(vendor: Protocol) -> bool {
     matches!(vendor, Protocol::OpenaiChat | Protocol::OpenaiResponses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    fn write(part: &Part<'_>) -> (String, usize) {
+        let (mut out, mut losses) = (Vec::new(), Losses::default());
+        json::array(&mut out, |a| content(a, &[part], &Path::Root, &mut losses));
+        (String::from_utf8(out).unwrap(), losses.len())
+    }
+
+    fn document(source: Source<'static>, name: Option<&'static str>) -> Part<'static> {
+        let name = name.map(Into::into);
+        Part::Document(Document { source, name, context: None, citations: false, cache: None })
+    }
+
+    fn inline(mime: &'static str, data: &'static str) -> Source<'static> {
+        Source::Inline { mime: mime.into(), data: data.into() }
+    }
+
+    #[test]
+    fn attachments_keep_their_bytes() {
+        for (part, expected) in [
+            (
+                document(inline("application/pdf", "JVBERi0x"), Some("a")),
+                r#"[{"type":"input_file","filename":"a.pdf","file_data":"data:application/pdf;base64,JVBERi0x"}]"#,
+            ),
+            (
+                document(Source::Url { url: "https://x".into(), mime: None }, None),
+                r#"[{"type":"input_file","file_url":"https://x"}]"#,
+            ),
+            (
+                document(Source::Text("body".into()), Some("a.txt")),
+                r#"[{"type":"input_text","text":"[document: a.txt]\nbody"}]"#,
+            ),
+            (
+                Part::Image(Image {
+                    source: inline("image/jpeg", "iVBORw0KGgo="),
+                    detail: Some("low".into()),
+                    cache: None,
+                }),
+                r#"[{"type":"input_image","image_url":"data:image/png;base64,iVBORw0KGgo=","detail":"low"}]"#,
+            ),
+            (
+                Part::Audio(Audio { source: inline("audio/mpeg", "AA") }),
+                r#"[{"type":"input_audio","input_audio":{"data":"AA","format":"mp3"}}]"#,
+            ),
+        ] {
+            assert_eq!(write(&part), (expected.to_owned(), 0));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_said() {
+        let file = |vendor| Source::File { vendor, id: "id".into() };
+        let (out, losses) = write(&document(file(Protocol::Claude), None));
+        assert!(out.contains("input_text") && out.contains("another provider"));
+        assert_eq!(losses, 1);
+        assert_eq!(
+            write(&document(file(Protocol::OpenaiChat), None)).0,
+            r#"[{"type":"input_file","file_id":"id"}]"#
+        );
+        let (out, losses) = write(&Part::Audio(Audio { source: inline("audio/flac", "AA") }));
+        assert!(out.contains("input_text"));
+        assert_eq!(losses, 1);
+    }
+}

@@ -108,9 +108,9 @@ impl Writer {
         self.out.event(name, |o| shown.write(o.key("response")));
     }
 
-    fn open(&mut self, block: u32, kind: BlockKind<'_>) {
+    fn open(&mut self, block: u32, kind: &BlockKind<'_>) {
         let mut place = Place { block, kind: Kind::Whole, item: None, part: None };
-        match kind {
+        match *kind {
             BlockKind::Text => place.kind = Kind::Text { refusal: false },
             BlockKind::Refusal => place.kind = Kind::Text { refusal: true },
             BlockKind::Reasoning { redacted: None } => place.kind = Kind::Reasoning,
@@ -176,7 +176,7 @@ impl Writer {
 
     fn delta(&mut self, place: &mut Place, delta: Delta<'_>) {
         match (&place.kind, delta) {
-            (Kind::Text { .. }, Delta::Text("")) | (Kind::Reasoning, Delta::Text("")) => {}
+            (Kind::Text { .. } | Kind::Reasoning, Delta::Text("")) => {}
             (Kind::Text { refusal }, Delta::Text(text)) => {
                 let refusal = *refusal;
                 self.text(place, refusal, text);
@@ -278,7 +278,7 @@ impl Sink for Writer {
             Event::Start { id, model, created } => self.start(id, model, created),
             Event::Open { block, choice, kind } => {
                 if *self.choice.get_or_insert(choice) == choice {
-                    self.open(block, kind);
+                    self.open(block, &kind);
                 }
             }
             Event::Delta { block, delta } => {
@@ -307,5 +307,349 @@ impl Sink for Writer {
 impl WriteStream for Writer {
     fn frames(&mut self) -> &mut Frames {
         &mut self.out.frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write_answer::write_answer;
+    use super::*;
+    use crate::ir::{Citation, Fold};
+    use crate::json::{Json, parse_any};
+    use crate::signature::{Signature, Vendor};
+    use crate::sse;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const SEED: &str = "0123456789abcdef0123456789abcdef";
+
+    fn context() -> Context {
+        let echo =
+            vec![("tools", r#"[{"type":"web_search"}]"#.to_owned()), ("temperature", "0.5".to_owned())];
+        Context { seed: SEED.to_owned(), created: 7, echo, ..Context::default() }
+    }
+
+    fn written(events: &[Event<'_>]) -> Vec<Json<'static>> {
+        let mut writer = Writer::new(Arc::new(context()), Framing::Sse);
+        for event in events {
+            writer.event(event.clone());
+        }
+        let bytes = writer.frames().take();
+        let mut out = Vec::new();
+        sse::Decoder::default()
+            .feed(&bytes, |event| {
+                let value = parse_any(event.data).unwrap().into_owned();
+                assert_eq!(value.get("type").unwrap().as_str(), Some(event.name));
+                out.push(value);
+            })
+            .unwrap();
+        out
+    }
+
+    fn text<'j>(value: &'j Json<'_>, key: &str) -> &'j str {
+        value.get(key).and_then(Json::as_str).unwrap_or_default()
+    }
+
+    fn number(value: &Json<'_>, key: &str) -> u64 {
+        value.get(key).and_then(Json::as_u64).unwrap_or_else(|| panic!("{key} in {}", value.to_text()))
+    }
+
+    /// What the events of a stream said so far, held to the rules of the format.
+    #[derive(Default)]
+    struct Check<'j> {
+        /// Added and done.
+        items: Vec<(&'j Json<'static>, Option<&'j Json<'static>>)>,
+        /// Open parts by item and number; `None` when closed.
+        parts: BTreeMap<(u64, u64), Option<String>>,
+        arguments: BTreeMap<u64, String>,
+    }
+
+    impl<'j> Check<'j> {
+        fn event(&mut self, event: &'j Json<'static>) {
+            let kind = text(event, "type").strip_prefix("response.").unwrap();
+            if matches!(kind, "created" | "in_progress") {
+                assert_eq!(event.at(&["response", "output"]).unwrap().to_text(), "[]");
+                return;
+            }
+            let index = number(event, "output_index");
+            if kind == "output_item.added" {
+                assert_eq!(index as usize, self.items.len());
+                return self.items.push((event.get("item").unwrap(), None));
+            }
+            let (item, done) = &mut self.items[index as usize];
+            assert!(done.is_none(), "{kind} after its item was done");
+            if kind == "output_item.done" {
+                let whole = event.get("item").unwrap();
+                assert_eq!((text(item, "id"), text(item, "type")), (text(whole, "id"), text(whole, "type")));
+                *done = Some(whole);
+                return;
+            }
+            assert_eq!(text(item, "id"), text(event, "item_id"));
+            self.part(kind, index, event);
+        }
+
+        fn part(&mut self, kind: &str, index: u64, event: &Json<'_>) {
+            let part = event.get("content_index").or(event.get("summary_index")).and_then(Json::as_u64);
+            let key = (index, part.unwrap_or(u64::MAX));
+            match kind {
+                "content_part.added" | "reasoning_summary_part.added" => {
+                    assert!(self.parts.insert(key, Some(String::new())).is_none());
+                }
+                "output_text.delta" | "refusal.delta" | "reasoning_summary_text.delta" => {
+                    self.parts.get_mut(&key).unwrap().as_mut().unwrap().push_str(text(event, "delta"));
+                }
+                "output_text.done" | "refusal.done" | "reasoning_summary_text.done" => {
+                    let whole = event.get("text").or(event.get("refusal")).unwrap().as_str();
+                    assert_eq!(self.parts[&key].as_deref(), whole);
+                }
+                "content_part.done" | "reasoning_summary_part.done" => {
+                    assert!(self.parts.insert(key, None).unwrap().is_some());
+                }
+                "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
+                    self.arguments.entry(index).or_default().push_str(text(event, "delta"));
+                }
+                "function_call_arguments.done" | "custom_tool_call_input.done" => {
+                    let whole = event.get("arguments").or(event.get("input")).unwrap().as_str().unwrap();
+                    assert_eq!(self.arguments.entry(index).or_default(), whole);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The response of the terminal event of a stream that keeps the rules.
+    fn checked(events: &[Json<'static>]) -> Json<'static> {
+        let mut check = Check::default();
+        let (last, body) = events.split_last().unwrap();
+        for (n, event) in events.iter().enumerate() {
+            assert_eq!(number(event, "sequence_number"), n as u64);
+        }
+        assert_eq!(text(&body[0], "type"), "response.created");
+        for event in body {
+            check.event(event);
+        }
+        let response = last.get("response").unwrap().clone();
+        if text(last, "type") != "response.failed" {
+            assert!(check.parts.values().all(Option::is_none));
+            let done: Vec<_> = check.items.into_iter().map(|(_, done)| done.unwrap().clone()).collect();
+            assert_eq!(response.get("output").unwrap().as_array().unwrap(), done);
+        }
+        assert_eq!(text(last, "type"), format!("response.{}", text(&response, "status")));
+        for key in ["id", "created_at", "model", "output", "tools", "tool_choice", "parallel_tool_calls"] {
+            assert!(response.get(key).is_some(), "{key}");
+        }
+        response
+    }
+
+    fn kinds(response: &Json<'_>) -> Vec<String> {
+        let output = response.get("output").unwrap().as_array().unwrap();
+        output.iter().map(|item| text(item, "type").to_owned()).collect()
+    }
+
+    const START: Event<'_> = Event::Start { id: "msg_1", model: "m", created: None };
+
+    fn open(block: u32, kind: BlockKind<'_>) -> Event<'_> {
+        Event::Open { block, choice: 0, kind }
+    }
+
+    fn say(block: u32, text: &str) -> Event<'_> {
+        Event::Delta { block, delta: Delta::Text(text) }
+    }
+
+    fn tool(id: &str) -> BlockKind<'_> {
+        BlockKind::Tool { id, name: "f", namespace: None, kind: ToolKind::Function }
+    }
+
+    fn finish(reason: Finish) -> Event<'static> {
+        Event::Finish { choice: 0, reason, detail: None }
+    }
+
+    #[test]
+    fn reasoning_and_text_keep_the_rules_and_texts_in_a_row_share_a_message() {
+        let citation = Citation { url: "u".into(), title: "t".into(), ..Citation::default() };
+        let signature = Signature { vendor: Vendor::Claude, value: "sig".into() };
+        let response = checked(&written(&[
+            START,
+            open(0, BlockKind::Reasoning { redacted: None }),
+            say(0, "a"),
+            Event::Delta { block: 0, delta: Delta::Part },
+            say(0, "b"),
+            Event::Delta { block: 0, delta: Delta::Signature(signature) },
+            Event::Close { block: 0 },
+            open(1, BlockKind::Reasoning { redacted: Some("secret") }),
+            Event::Close { block: 1 },
+            open(2, BlockKind::Text),
+            say(2, "one "),
+            Event::Delta { block: 2, delta: Delta::Citation(citation) },
+            Event::Delta { block: 2, delta: Delta::Logprobs(r#"[{"token":"one"}]"#) },
+            Event::Close { block: 2 },
+            open(3, BlockKind::Text),
+            Event::Close { block: 3 },
+            open(4, BlockKind::Refusal),
+            say(4, "no"),
+            Event::Close { block: 4 },
+            finish(Finish::Refusal),
+            Event::Usage(Usage { input: Some(3), cache_read: Some(5), output: Some(2), ..Usage::default() }),
+            Event::End,
+        ]));
+        assert_eq!(kinds(&response), ["reasoning", "reasoning", "message"]);
+        let output = response.get("output").unwrap().as_array().unwrap();
+        assert_eq!(text(&output[0], "encrypted_content"), "sig");
+        assert_eq!(text(&output[1], "encrypted_content"), "claude-redacted-thinking:secret");
+        assert_eq!(text(&output[2], "id"), format!("msg_{SEED}_2"));
+        assert_eq!(
+            output[2].get("content").unwrap().to_text(),
+            r#"[{"type":"output_text","annotations":[{"type":"url_citation","url":"u","title":"t","start_index":0,"end_index":4}],"logprobs":[{"token":"one"}],"text":"one "},{"type":"refusal","refusal":"no"}]"#
+        );
+        assert_eq!(
+            response.get("usage").unwrap().to_text(),
+            r#"{"input_tokens":8,"input_tokens_details":{"cached_tokens":5,"cache_write_tokens":0},"output_tokens":2,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":10}"#
+        );
+        assert_eq!((text(&response, "id"), number(&response, "created_at")), ("resp_msg_1", 7));
+        assert_eq!(response.get("temperature"), Some(&Json::Float(0.5)));
+    }
+
+    #[test]
+    fn calls_interleave_and_pictures_and_built_ins_are_items() {
+        let search = r#"{"name":"web_search","input":{"query":"q"}}"#;
+        let response = checked(&written(&[
+            START,
+            open(5, tool("c1")),
+            open(6, tool("c2")),
+            Event::Delta { block: 6, delta: Delta::Arguments("{\"b\"") },
+            Event::Delta { block: 6, delta: Delta::Arguments(":1}") },
+            Event::Close { block: 6 },
+            Event::Close { block: 5 },
+            open(7, BlockKind::Image { mime: "image/webp" }),
+            Event::Delta { block: 7, delta: Delta::Data("iVBO") },
+            Event::Close { block: 7 },
+            open(8, BlockKind::Server { kind: "server_tool_use", raw: search }),
+            Event::Close { block: 8 },
+            open(9, BlockKind::Server { kind: "mcp_call", raw: r#"{"type":"mcp_call","id":"mcp_1"}"# }),
+            Event::Close { block: 9 },
+            open(10, BlockKind::Server { kind: "executableCode", raw: "{}" }),
+            Event::Close { block: 10 },
+            finish(Finish::Tool),
+            Event::End,
+        ]));
+        assert_eq!(
+            kinds(&response),
+            ["function_call", "function_call", "image_generation_call", "web_search_call", "mcp_call"]
+        );
+        let output = response.get("output").unwrap().as_array().unwrap();
+        assert_eq!((text(&output[0], "arguments"), text(&output[1], "arguments")), ("{}", "{\"b\":1}"));
+        assert_eq!((text(&output[2], "result"), text(&output[2], "output_format")), ("iVBO", "webp"));
+        assert_eq!(output[3].at(&["action", "query"]).unwrap().as_str(), Some("q"));
+    }
+
+    #[test]
+    fn limits_and_filters_are_incomplete() {
+        for (reason, expected) in [
+            (Finish::Length, Some("max_output_tokens")),
+            (Finish::Context, Some("max_output_tokens")),
+            (Finish::Filter, Some("content_filter")),
+            (Finish::Refusal, Some("content_filter")),
+            (Finish::BadCall, Some("content_filter")),
+            (Finish::Tool, None),
+            (Finish::StopSequence, None),
+            (Finish::Pause, None),
+        ] {
+            let events = [
+                START,
+                open(0, BlockKind::Text),
+                say(0, "x"),
+                Event::Close { block: 0 },
+                finish(reason),
+                Event::End,
+            ];
+            let response = checked(&written(&events));
+            let detail = response.get("incomplete_details").unwrap();
+            assert_eq!(detail.get("reason").and_then(Json::as_str), expected, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn p12_a_broken_answer_ends_as_failed_with_what_came() {
+        let failure = Failure::cut();
+        let events = written(&[
+            START,
+            open(0, BlockKind::Text),
+            say(0, "par"),
+            Event::Failure(failure.clone()),
+            Event::End,
+        ]);
+        let response = checked(&events);
+        assert_eq!(text(&response, "status"), "failed");
+        assert!(response.get("output").unwrap().to_text().contains(r#""text":"par""#));
+        assert_eq!(text(response.get("error").unwrap(), "message"), failure.message);
+        let events = written(&[Event::Failure(failure)]);
+        assert_eq!(events.len(), 1);
+        assert_eq!((text(&events[0], "type"), number(&events[0], "sequence_number")), ("error", 0));
+    }
+
+    #[test]
+    fn an_empty_answer_is_complete_and_legal() {
+        let response = checked(&written(&[START, finish(Finish::End), Event::End]));
+        assert_eq!(response.get("output").unwrap().to_text(), "[]");
+    }
+
+    /// Blocks with their content; calls of a group interleave.
+    fn answer() -> impl Strategy<Value = Vec<Event<'static>>> {
+        let words = || prop::collection::vec("[a-z\" é\\\\]{1,4}", 1..4);
+        let group = (0..4_u8, words(), words(), any::<bool>());
+        let reason =
+            prop_oneof![Just(Finish::End), Just(Finish::Length), Just(Finish::Tool), Just(Finish::Refusal)];
+        (prop::collection::vec(group, 0..5), reason).prop_map(|(groups, reason)| {
+            let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+            let (mut events, mut n) = (vec![START], 0);
+            for (kind, one, two, extra) in groups {
+                let (a, b) = (n, n + 1);
+                n += 2;
+                match kind {
+                    0 | 1 => {
+                        events.push(open(a, if kind == 0 { BlockKind::Text } else { BlockKind::Refusal }));
+                        events.extend(one.into_iter().map(|word| say(a, leak(word))));
+                    }
+                    2 => {
+                        events.push(open(a, BlockKind::Reasoning { redacted: None }));
+                        for word in one {
+                            events.push(Event::Delta { block: a, delta: Delta::Part });
+                            events.push(say(a, leak(word)));
+                        }
+                        if extra {
+                            let signature = Signature { vendor: Vendor::Gemini, value: "s".into() };
+                            events.push(Event::Delta { block: a, delta: Delta::Signature(signature) });
+                        }
+                    }
+                    _ => {
+                        events.push(open(a, tool(leak(format!("c{a}")))));
+                        events.push(open(b, tool(leak(format!("c{b}")))));
+                        for (x, y) in one.into_iter().zip(two) {
+                            events.push(Event::Delta { block: b, delta: Delta::Arguments(leak(x)) });
+                            events.push(Event::Delta { block: a, delta: Delta::Arguments(leak(y)) });
+                        }
+                        events.push(Event::Close { block: b });
+                    }
+                }
+                events.push(Event::Close { block: a });
+            }
+            events.push(Event::Usage(Usage { input: Some(1), output: Some(2), ..Usage::default() }));
+            events.push(finish(reason));
+            events.push(Event::End);
+            events
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn p35_the_whole_answer_is_the_end_of_the_stream(events in answer()) {
+            let mut fold = Fold::default();
+            for event in &events {
+                fold.event(event.clone());
+            }
+            let whole = write_answer(fold.answer(), &context());
+            let response = checked(&written(&events));
+            prop_assert_eq!(parse_any(&whole).unwrap().to_text(), response.to_text());
+        }
     }
 }

@@ -216,3 +216,104 @@ fn own_type(kind: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(request: &Request<'_>, is_codex: bool) -> (String, String) {
+        let (mut out, mut losses) = (Vec::new(), Losses::default());
+        json::object(&mut out, |o| tools(o, request, is_codex, &mut losses));
+        (String::from_utf8(out).unwrap(), losses.to_string())
+    }
+
+    fn function(name: &'static str, namespace: Option<&'static str>) -> Tool<'static> {
+        let namespace = namespace.map(Into::into);
+        Tool::Function {
+            name: name.into(),
+            namespace,
+            description: None,
+            schema: None,
+            strict: None,
+            cache: None,
+        }
+    }
+
+    const F: &str =
+        r#"{"type":"function","name":"f","parameters":{"type":"object","properties":{}},"strict":false}"#;
+
+    #[test]
+    fn names_are_flat_and_namespaces_are_nested() {
+        let request = Request {
+            tools: vec![
+                function("f", None),
+                function("f", Some("ns")),
+                Tool::Custom {
+                    name: "g".into(),
+                    namespace: Some("ns".into()),
+                    description: Some("d".into()),
+                    format: Some(RawJson(r#"{"type":"text"}"#.into())),
+                },
+            ],
+            tool_choice: Some(ToolChoice::Allowed { required: false, names: vec!["f".into(), "g".into()] }),
+            ..Request::default()
+        };
+        let custom = r#"{"type":"custom","name":"g","description":"d","format":{"type":"text"}}"#;
+        let (out, losses) = write(&request, true);
+        assert_eq!(
+            out,
+            format!(
+                r#"{{"tools":[{F},{{"type":"namespace","name":"ns","description":"","tools":[{F},{custom}]}}],"tool_choice":{{"type":"allowed_tools","mode":"auto","tools":[{{"type":"function","name":"f"}},{{"type":"custom","name":"g"}}]}},"parallel_tool_calls":true}}"#
+            )
+        );
+        assert!(losses.is_empty());
+    }
+
+    #[test]
+    fn web_search_of_any_format_is_one_tool() {
+        let search = |location: &'static str| Builtin::WebSearch {
+            allowed_domains: vec!["a.b".into()],
+            blocked_domains: Vec::new(),
+            max_uses: Some(3),
+            user_location: Some(RawJson(location.into())),
+            context_size: None,
+        };
+        for location in [
+            r#"{"city":"Paris","type":"approximate"}"#,
+            r#"{"type":"approximate","approximate":{"city":"Paris"}}"#,
+        ] {
+            let request = Request {
+                tools: vec![Tool::Builtin(search(location))],
+                tool_choice: Some(ToolChoice::Builtin("web_search_20250305".into())),
+                ..Request::default()
+            };
+            let (out, losses) = write(&request, false);
+            assert_eq!(
+                out,
+                r#"{"tools":[{"type":"web_search","filters":{"allowed_domains":["a.b"]},"user_location":{"city":"Paris","type":"approximate"}}],"tool_choice":{"type":"web_search"}}"#
+            );
+            assert_eq!(losses, "setting tools");
+        }
+    }
+
+    #[test]
+    fn without_tools_there_is_no_choice() {
+        let claude = Builtin::Other {
+            vendor: Protocol::Claude,
+            kind: "bash_20250124".into(),
+            raw: RawJson("{}".into()),
+        };
+        let request = Request {
+            tools: vec![Tool::Builtin(claude), Tool::Builtin(Builtin::CodeExecution)],
+            tool_choice: Some(ToolChoice::Any),
+            parallel_tools: Some(false),
+            ..Request::default()
+        };
+        let (out, losses) = write(&request, true);
+        assert_eq!(out, "{}");
+        assert_eq!(losses, "builtin-tool tools, builtin-tool tools, setting tool_choice");
+        assert!(
+            write(&request, false).0.contains(r#"{"type":"code_interpreter","container":{"type":"auto"}}"#)
+        );
+    }
+}
