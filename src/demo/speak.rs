@@ -4,7 +4,7 @@
 //! that serve clients write it. May go wrong: a request that its format's reader refuses (400).
 
 use super::script::{Script, Step, script};
-use crate::proxy::endpoint::{Call, Endpoint, Operation};
+use crate::proxy::endpoint::{Call, Endpoint};
 use bytes::{Bytes, BytesMut};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -15,7 +15,8 @@ use wire::Protocol;
 use wire::error::Failure;
 use wire::frames::Framing;
 use wire::ir::{BlockKind, Context, Delta, Event, Finish, Fold, Losses, Sink, ToolKind};
-use wire::{claude, gemini, head, translate};
+use wire::target::Operation;
+use wire::{head, translate};
 
 /// Largest request that is read.
 const BODY: usize = 128 << 20;
@@ -77,10 +78,7 @@ async fn perform(
     let ok = ResponseHeader::build_no_case(200, Some(4))?;
     if call.operation == Operation::CountTokens {
         let tokens = script.usage.prompt();
-        let body = match call.client {
-            Protocol::Gemini => gemini::count_tokens::write_count(tokens),
-            _ => claude::count_tokens::write_count(tokens),
-        };
+        let body = translate::write_count(call.client, tokens);
         return json(session, ok, body).await;
     }
     let context = Arc::new(Context {
@@ -96,14 +94,14 @@ async fn perform(
         for event in &events {
             fold.event(event.event());
         }
-        let body = translate::write_answer(call.client, fold.answer(), &context);
+        let body = translate::write_answer(call.client, call.operation, fold.answer(), &context);
         return json(session, ok, body).await;
     }
     let mut header = ok;
     header.insert_header("content-type", "text/event-stream")?;
     header.insert_header("transfer-encoding", "chunked")?;
     session.write_response_header(Box::new(header)).await?;
-    let mut writer = translate::stream_writer(call.client, context, Framing::Sse);
+    let mut writer = translate::stream_writer(call.client, call.operation, context, Framing::Sse);
     writer.event(Event::Start { id, model, created: None });
     let mut pieces = 0;
     for event in &events {

@@ -8,6 +8,7 @@ use crate::state::query::{percent_decode, query_value};
 use http::Method;
 use wire::Protocol;
 use wire::frames::Framing;
+use wire::target::Operation;
 
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,31 +64,6 @@ pub struct Call {
     pub framing: Framing,
 }
 
-/// What is asked of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// An answer.
-    Generate,
-    /// An answer in the shape of legacy completions.
-    LegacyCompletion,
-    /// The number of tokens of a prompt.
-    CountTokens,
-    /// A compacted conversation (Responses).
-    Compact,
-}
-
-impl Operation {
-    /// Name in logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Generate => "generate",
-            Self::LegacyCompletion => "completions",
-            Self::CountTokens => "count_tokens",
-            Self::Compact => "compact",
-        }
-    }
-}
-
 impl Endpoint {
     /// Reads the request line. `upgrade` is whether the client wants a WebSocket.
     pub fn parse(method: &Method, path: &str, query: Option<&str>, upgrade: bool) -> Self {
@@ -108,7 +84,7 @@ impl Endpoint {
             "/v1/models" | "/models" => only(get, Self::Models { gemini: false }, "GET", chat),
             "/v1beta/models" => only(get, Self::Models { gemini: true }, "GET", Protocol::Gemini),
             "/v1/chat/completions" => exchange(post, chat, Operation::Generate),
-            "/v1/completions" => exchange(post, chat, Operation::LegacyCompletion),
+            "/v1/completions" => exchange(post, chat, Operation::Completion),
             "/v1/messages" => exchange(post, Protocol::Claude, Operation::Generate),
             "/v1/messages/count_tokens" => exchange(post, Protocol::Claude, Operation::CountTokens),
             "/v1/responses" | "/v1/responses/ws" if get && upgrade => Self::ResponsesSocket,

@@ -4,14 +4,13 @@
 //! everything that the stages name; the client leaving ends it without an answer.
 
 use super::client::Client;
-use super::endpoint::{Call, Operation};
+use super::endpoint::Call;
 use super::error::ProxyError;
 use super::parse::{BodyLimits, Parsed, parse};
 use super::record::Record;
 use super::retry::{Exchange, Question, answer_error};
 use super::route::route;
 use crate::state::{Snapshot, State, seconds};
-use crate::upstream::request::Ask;
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
@@ -59,11 +58,6 @@ pub async fn answer(
 ) -> std::result::Result<Result<()>, ProxyError> {
     parsed.head.model.clone_into(&mut record.facts.model);
     let route = route(state, snapshot, &parsed.head.model)?;
-    let ask = match parsed.call.operation {
-        Operation::Generate | Operation::LegacyCompletion => Ask::Generate,
-        Operation::CountTokens => Ask::CountTokens,
-        Operation::Compact => Ask::Compact,
-    };
-    let question = Question { parsed, headers, query, ask, session: None };
+    let question = Question { parsed, headers, query, session: None };
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

@@ -4,13 +4,14 @@
 //! the body and what routing needs of it. May go wrong: too large (413, before it is all read), too slow
 //! (408), an encoding we do not read (415), a body that is not what the format says (400).
 
-use super::endpoint::{Call, Operation};
+use super::endpoint::Call;
 use super::error::ProxyError;
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 use std::io::Read;
 use std::time::Duration;
 use wire::head::{self, Head};
+use wire::target::Operation;
 
 /// A request that can be routed.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::translate::{Prepared, translate};
 use crate::state::lanes::NoLane;
 use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
-use crate::upstream::request::{self, Ask};
+use crate::upstream::request;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
@@ -39,8 +39,6 @@ pub struct Question {
     pub headers: HeaderMap,
     /// The client's query.
     pub query: Option<String>,
-    /// What is asked of the upstream.
-    pub ask: Ask,
     /// Conversation, for affinity.
     pub session: Option<u64>,
 }
@@ -174,7 +172,7 @@ impl Exchange<'_, '_> {
         let call = request::Call {
             lane: &lane,
             kind: credential.kind,
-            ask: asked.ask,
+            operation: asked.parsed.call.operation,
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
             secret: &credential.secret,

@@ -5,7 +5,7 @@
 //! socket open; a client that leaves.
 
 use super::client::Client;
-use super::endpoint::{Call, Operation};
+use super::endpoint::Call;
 use super::error::ProxyError;
 use super::exchange::answer;
 use super::parse::of_body;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use wire::Protocol;
 use wire::frames::Framing;
 use wire::openai_responses::websocket::{Session, Step};
+use wire::target::Operation;
 
 const PROTOCOL: Protocol = Protocol::OpenaiResponses;
 

@@ -57,6 +57,7 @@ pub fn translate(
     }
     let job = Job {
         client: parsed.call.client,
+        operation: parsed.call.operation,
         body: &parsed.body,
         head: &parsed.head,
         stream: parsed.head.stream,

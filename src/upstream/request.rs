@@ -18,17 +18,7 @@ use pool::Kind;
 use secrecy::{ExposeSecret, SecretString};
 use wire::Protocol;
 use wire::model_path;
-
-/// What is asked of an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// An answer.
-    Generate,
-    /// The number of tokens of a prompt.
-    CountTokens,
-    /// A compacted conversation (Responses).
-    Compact,
-}
+use wire::target::Operation;
 
 /// A value of an operator's header.
 #[derive(Clone, Debug)]
@@ -47,7 +37,7 @@ pub struct Call<'c> {
     /// Its kind.
     pub kind: Kind,
     /// What is asked.
-    pub ask: Ask,
+    pub operation: Operation,
     /// The upstream's name of the model.
     pub model: &'c str,
     /// Whether events are wanted.
@@ -143,34 +133,34 @@ fn path(call: &Call<'_>) -> Result<String> {
     let versioned = |version: &str| {
         if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
     };
-    Ok(match (call.kind, call.ask) {
+    Ok(match (call.kind, call.operation) {
         (Kind::Chat, _) => format!("{base}/chat/completions"),
-        (Kind::Responses | Kind::Codex, Ask::Compact) => format!("{base}/responses/compact"),
+        (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
         (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
         (Kind::Claude | Kind::Kiro, ask) => {
             let beta = call.same_format && call.query.is_some_and(|q| q.split('&').any(|p| p == "beta=true"));
-            let count = if ask == Ask::CountTokens { "/count_tokens" } else { "" };
+            let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
             format!("{}/messages{count}{}", versioned("/v1"), if beta { "?beta=true" } else { "" })
         }
-        (kind @ (Kind::Gemini | Kind::Vertex), ask) => {
+        (kind @ (Kind::Gemini | Kind::Vertex), operation) => {
             let Some(model) = model_path::segment(call.model) else {
                 return Error::e_explain(ErrorType::InternalError, "the model name cannot stand in a URL");
             };
-            let action = google_action(ask, call.stream);
+            let action = google_action(operation, call.stream);
             match kind {
                 Kind::Vertex => format!("{}/publishers/google/models/{model}:{action}", versioned("/v1")),
                 _ => format!("{}/models/{model}:{action}", versioned("/v1beta")),
             }
         }
         (Kind::Antigravity | Kind::GeminiCli, ask) => {
-            format!("{base}/v1internal:{}", google_action(ask, call.stream))
+            format!("{base}/v1internal:{}", google_action(operation, call.stream))
         }
     })
 }
 
-fn google_action(ask: Ask, stream: bool) -> &'static str {
-    match ask {
-        Ask::CountTokens => "countTokens",
+fn google_action(operation: Operation, stream: bool) -> &'static str {
+    match operation {
+        Operation::CountTokens => "countTokens",
         _ if stream => "streamGenerateContent?alt=sse",
         _ => "generateContent",
     }
@@ -246,7 +236,7 @@ mod tests {
         header(&Call {
             lane: &lane(base),
             kind,
-            ask: Ask::Generate,
+            operation: Operation::Generate,
             model: "m/1?x",
             stream: true,
             secret: &secret,

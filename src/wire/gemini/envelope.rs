@@ -178,6 +178,7 @@ mod tests {
         let card = Card::default();
         let job = Job {
             client: Protocol::Gemini,
+            operation: crate::target::Operation::Generate,
             body: request.as_bytes(),
             head: &head,
             stream,

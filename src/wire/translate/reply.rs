@@ -13,7 +13,7 @@ use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
 use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::json::{self, Json};
-use crate::openai_responses::collect::Collect;
+use crate::openai_responses::Collect;
 use crate::sse;
 use crate::target::Operation;
 use std::sync::Arc;
