@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests of all packages share.
+
+pub mod vectors;
