@@ -158,6 +158,7 @@ impl Check<'_> {
             "has_text" => found(dump(value).contains(text(self.wanted))),
             "one_of" => found(elements(self.wanted).iter().any(|one| equal(value, one))),
             "gt" | "gte" | "lt" | "lte" => self.compares(value),
+            "json_equals" if !value.is_string() => found(false),
             "json_equals" => match serde_json::from_str::<Value>(text(value)) {
                 Ok(inner) => found(equal(&inner, self.wanted)),
                 Err(_) => Err("not JSON".to_owned()),
@@ -189,7 +190,7 @@ impl Check<'_> {
     }
 
     fn length(&self, value: &Value) -> bool {
-        let (Some(length), Some(wanted)) = (length(value), self.wanted.as_u64()) else { return false };
+        let (Some(length), Some(wanted)) = (length(value), self.wanted.as_i64()) else { return false };
         match self.op {
             "length" => length == wanted,
             "min_length" => length >= wanted,
@@ -260,11 +261,11 @@ impl Check<'_> {
 }
 
 /// Characters, elements or members.
-fn length(value: &Value) -> Option<u64> {
+fn length(value: &Value) -> Option<i64> {
     match value {
-        Value::String(text) => Some(text.chars().count() as u64),
-        Value::Array(list) => Some(list.len() as u64),
-        Value::Object(members) => Some(members.len() as u64),
+        Value::String(text) => Some(text.chars().count() as i64),
+        Value::Array(list) => Some(list.len() as i64),
+        Value::Object(members) => Some(members.len() as i64),
         _ => None,
     }
 }
@@ -307,10 +308,10 @@ fn same_set(value: &Value, wanted: &Value) -> bool {
 }
 
 fn base64_of(value: &Value, wanted: &str) -> Found {
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text(value));
-    match decoded {
-        Ok(bytes) if value.is_string() => found(bytes == wanted.as_bytes()),
-        _ => Err("not base64".to_owned()),
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text(value)).ok();
+    match decoded.filter(|_| value.is_string()).and_then(|bytes| String::from_utf8(bytes).ok()) {
+        Some(decoded) => found(decoded == wanted),
+        None => Err("not base64".to_owned()),
     }
 }
 

@@ -204,7 +204,7 @@ impl Vector {
             (Kind::Stream, Value::Array(lines)) => {
                 lines.iter().flat_map(|line| [value::text(line), "\n"]).collect::<String>().into_bytes()
             }
-            (_, whole) if streams => expand::response_sse(whole),
+            (_, whole) if streams && self.operation == Operation::Generate => expand::response_sse(whole),
             (_, whole) => whole.to_string().into_bytes(),
         }
     }

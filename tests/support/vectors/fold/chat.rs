@@ -49,12 +49,12 @@ struct Tool {
 impl Stream {
     fn event(&mut self, at: usize, event: &Event) {
         let ended = self.doc.done > 0;
-        let chunk = match self.doc.read(event, "chat.object") {
-            Data::Done => return self.doc.events.push(json!("[DONE]")),
-            Data::Object(chunk) => chunk,
-            Data::Other => return,
-        };
+        let data = self.doc.read(event, "chat.object");
+        if matches!(data, Data::Done) {
+            return self.doc.events.push(json!("[DONE]"));
+        }
         self.doc.rules.need(!ended, "chat.done_last", "data after [DONE]");
+        let Data::Object(chunk) = data else { return };
         if has(&chunk, "error") && !has(&chunk, "choices") {
             self.doc.errors.push(chunk["error"].clone());
             return self.doc.events.push(json!("error"));

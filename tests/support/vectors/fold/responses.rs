@@ -142,6 +142,7 @@ impl Stream {
             }
             "response.function_call_arguments.done" => {
                 let whole = &data["arguments"];
+                self.doc.rules.need(whole.is_string(), SHAPE, "arguments is not a string");
                 let same = self.arguments.get(&place(data)).is_none_or(|joined| whole == joined);
                 self.doc.rules.need(same, "responses.args_match", "arguments.done differs from deltas");
                 self.arguments.insert(place(data), text(whole).to_owned());
