@@ -9,8 +9,8 @@
 //! | `CLIPROXY_VECTOR` | only vectors whose id starts so; input, output and failures in full |
 //! | `CLIPROXY_VECTORS_SHRINK=1` | takes vectors that pass now off the list |
 
-use super::{Kind, Level, Output, Vector, check, document, load};
-use serde_json::Value;
+use super::{Form, Kind, Level, Output, Vector, check, document, load};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
@@ -214,9 +214,17 @@ fn describe(row: &Row<'_>, seen: Option<(Output, Vec<String>)>, text: &mut Strin
     if let Some(choice) = &vector.choice {
         let _ = writeln!(text, "choice: {choice}");
     }
-    section(text, "client's request", &vector.client_request());
-    if vector.kind != Kind::Request {
-        section(text, "input", vector.input.to_string().as_bytes());
+    match vector.kind {
+        Kind::Ws => section(text, "client's frames", vector.input.to_string().as_bytes()),
+        _ => section(text, "client's request", &vector.client_request()),
+    }
+    match (vector.kind, vector.input_form) {
+        (Kind::Request, _) => {}
+        (Kind::Ws, _) => section(text, "upstream's answers", json!(vector.upstream).to_string().as_bytes()),
+        (Kind::Stream, None | Some(Form::Sse)) => {
+            section(text, "upstream's stream", &vector.answer(b"", false));
+        }
+        _ => section(text, "upstream's answer", vector.input.to_string().as_bytes()),
     }
     if let Some((output, notes)) = seen {
         for note in notes {
@@ -265,7 +273,6 @@ fn section(text: &mut String, title: &str, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn vectors() -> Vec<Vector> {
         let one = |id: &str| {

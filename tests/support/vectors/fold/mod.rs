@@ -1,9 +1,21 @@
 //! A client's stream folded into one document, and the rules every stream obeys.
 //!
-//! Enters: the events of a stream. Leaves: the document of section 3 of the vectors' description (`text`,
-//! `reasoning`, `refusal`, `tool_calls`, `finish`, `usage`, `errors`, `events`, `signatures`, `done`, `raw`,
-//! `final` and one member of the format) and the broken rules. Nothing may go wrong: what does not fit breaks
-//! a rule.
+//! Enters: the events of a stream. Leaves: the document below and the broken rules. Nothing may go wrong: what
+//! does not fit breaks a rule.
+//!
+//! | member | value |
+//! |---|---|
+//! | `text`, `reasoning`, `refusal` | joined deltas: of choice 0 (Chat), of the first candidate (Gemini) |
+//! | `tool_calls` | `{id, name, arguments, args}` each: the joined text, and its value or null |
+//! | `finish` | in the format's words; Responses: `completed`, `incomplete:<reason>`, `failed` |
+//! | `usage` | the format's object; Claude: `message_delta` over `message_start` |
+//! | `errors` | the format's error objects |
+//! | `events` | the type of each event; Chat and Gemini: `chunk`, also `[DONE]` |
+//! | `signatures` | Claude signatures, Gemini `thoughtSignature`, Responses `encrypted_content` |
+//! | `done` | how many `[DONE]` |
+//! | `raw` | the data of each event |
+//! | `final` | the whole answer in the format's shape, as far as the events tell it |
+//! | `choices`, `blocks`, `items`, `candidates` | what `final` holds, of Chat, Claude, Responses, Gemini |
 
 mod chat;
 mod claude;
