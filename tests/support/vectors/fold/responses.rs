@@ -169,6 +169,10 @@ impl Stream {
     fn item_done(&mut self, data: &Value) {
         let (at, rules, index) = (place(data), &mut self.doc.rules, &data["output_index"]);
         let item = rules.object(data, "item", SHAPE);
+        if let (true, Some(joined)) = (item["type"] == "function_call", self.arguments.get(&at)) {
+            let same = item["arguments"] == *joined;
+            rules.need(same, "responses.args_match", "done item arguments differ from deltas");
+        }
         let Some(known) = self.items.get_mut(&at) else {
             rules.add(
                 "responses.item_added",
@@ -183,10 +187,6 @@ impl Stream {
         let same = known.added["id"] == item["id"] && known.added["type"] == item["type"];
         rules.need(same, "responses.item_id", "id or type differs between added and done");
         known.done = Some(item.clone());
-        if let (true, Some(joined)) = (item["type"] == "function_call", self.arguments.get(&at)) {
-            let same = item["arguments"] == *joined;
-            rules.need(same, "responses.args_match", "done item arguments differ from deltas");
-        }
     }
 
     fn part_added(&mut self, data: &Value) {
