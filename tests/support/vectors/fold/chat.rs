@@ -93,7 +93,7 @@ impl Stream {
         rules.need(!late, "chat.no_content_after_finish", "delta content after finish_reason");
         let opened = !first || delta["role"] == "assistant";
         rules.need(opened, "chat.role_first", "first delta of a choice has no role assistant");
-        choice.add(delta);
+        choice.add(delta, rules);
         for call in rules.objects(delta, "tool_calls", SHAPE) {
             choice.tool(call, rules);
         }
@@ -145,14 +145,14 @@ impl Choice {
         Self { message, tools: Vec::new(), finish: Value::Null }
     }
 
-    fn add(&mut self, delta: &Value) {
+    fn add(&mut self, delta: &Value, rules: &mut Rules) {
         if is_set(&delta["role"]) {
             self.message.insert("role".to_owned(), delta["role"].clone());
         }
         let reasoning = if delta["reasoning_content"].is_null() { "reasoning" } else { "reasoning_content" };
         for (to, from) in [("content", "content"), ("reasoning_content", reasoning), ("refusal", "refusal")] {
             if delta[from].is_string() {
-                append(&mut self.message, to, &delta[from]);
+                append(&mut self.message, to, delta.get(from), SHAPE, rules);
             }
         }
         for key in ["annotations", "images"] {

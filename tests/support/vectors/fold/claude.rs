@@ -230,16 +230,20 @@ impl Block {
             format_args!("{kind} in a {} block", self.kind()),
         );
         match text(kind) {
-            "text_delta" => append(&mut self.body, "text", &delta["text"]),
+            "text_delta" => append(&mut self.body, "text", delta.get("text"), SHAPE, rules),
             "thinking_delta" => {
                 rules.need(!self.signed, "claude.signature_last", "thinking_delta after signature_delta");
-                append(&mut self.body, "thinking", &delta["thinking"]);
+                append(&mut self.body, "thinking", delta.get("thinking"), SHAPE, rules);
             }
             "signature_delta" => {
                 self.signed = true;
                 self.body.insert("signature".to_owned(), json!(text(&delta["signature"])));
             }
-            "input_json_delta" => self.json.push_str(text(&delta["partial_json"])),
+            "input_json_delta" => {
+                let legal = delta.get("partial_json").is_none_or(Value::is_string);
+                rules.need(legal, SHAPE, "partial_json is not a string");
+                self.json.push_str(text(&delta["partial_json"]));
+            }
             "citations_delta" => {
                 let list = self.body.entry("citations").or_insert_with(|| json!([]));
                 if list.is_null() {
@@ -375,6 +379,9 @@ mod tests {
             ("claude.stop_tool_use", example("/14/delta/stop_reason", json!("end_turn"))),
             ("claude.stop_tool_use", example("/9/content_block/type", json!("server_tool_use"))),
             ("claude.shape", example("/6/delta", json!("ab"))),
+            ("claude.shape", example("/6/delta/text", Value::Null)),
+            ("claude.shape", example("/5/content_block/text", json!([]))),
+            ("claude.shape", example("/10/delta/partial_json", json!({}))),
         ];
         every_rule_breaks(include_str!("claude.rs"), &examples);
     }

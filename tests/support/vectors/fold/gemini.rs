@@ -87,11 +87,14 @@ impl Stream {
         for candidate in self.doc.rules.objects(chunk, "candidates", SHAPE) {
             self.candidate(candidate);
         }
-        let usage = self.doc.rules.object(chunk, "usageMetadata", SHAPE);
-        if let Value::Object(usage) = usage {
-            let mut whole = self.doc.usage.as_object().cloned().unwrap_or_default();
-            whole.extend(usage.clone());
-            self.doc.usage = whole.into();
+        match &chunk["usageMetadata"] {
+            Value::Null => {}
+            Value::Object(usage) => {
+                let mut whole = self.doc.usage.as_object().cloned().unwrap_or_default();
+                whole.extend(usage.clone());
+                self.doc.usage = whole.into();
+            }
+            _ => self.doc.rules.add(SHAPE, "usageMetadata is not an object"),
         }
     }
 
@@ -239,6 +242,7 @@ mod tests {
             ("gemini.shape", example("/0", json!([{}]))),
             ("gemini.shape", broken("gemini", &json!([{"usageMetadata": {}}]))),
             ("gemini.shape", example("/0/candidates/0/content", json!("x"))),
+            ("gemini.shape", example("/4/usageMetadata", json!(0))),
             ("gemini.role", example("/0/candidates/0/content/role", json!("assistant"))),
             ("gemini.finish_enum", example("/3/candidates/0/finishReason", json!("stop"))),
             ("gemini.finish_once", without("/3")),

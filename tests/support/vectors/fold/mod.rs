@@ -121,12 +121,16 @@ fn name_matches(event: &Event, kind: &Value) -> bool {
     event.name.as_ref().is_none_or(|name| kind == name)
 }
 
-/// Appends a piece to a text member, which it creates.
-fn append(members: &mut Map<String, Value>, key: &str, piece: &Value) {
-    let piece = super::value::text(piece);
+/// Appends a piece to a text member, which it creates. Either one that is no text breaks `rule`.
+fn append(members: &mut Map<String, Value>, key: &str, piece: Option<&Value>, rule: &str, rules: &mut Rules) {
+    let legal = piece.is_none_or(Value::is_string);
+    rules.need(legal, rule, format_args!("a piece of {key} is not a string"));
+    let piece = piece.map(super::value::text).unwrap_or_default();
     match members.get_mut(key) {
         Some(Value::String(text)) => text.push_str(piece),
-        _ => {
+        before => {
+            let legal = before.is_none_or(|value| value.is_null());
+            rules.need(legal, rule, format_args!("{key} is not a string"));
             members.insert(key.to_owned(), Value::from(piece));
         }
     }

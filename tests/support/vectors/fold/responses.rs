@@ -98,6 +98,8 @@ impl Stream {
     }
 
     fn step(&mut self, kind: &str, data: &Value) {
+        let legal = !kind.starts_with("response.") || data.get("delta").is_none_or(Value::is_string);
+        self.doc.rules.need(legal, SHAPE, "delta is not a string");
         match kind {
             "response.output_item.added" => self.item_added(data),
             "response.output_item.done" => self.item_done(data),
@@ -441,6 +443,8 @@ mod tests {
             ("responses.final_shape", without(last, "/response/object")),
             ("responses.final_output", example(last, "/response/output/0/id", json!("other"))),
             ("responses.shape", example(done(1), "/item", json!("x"))),
+            ("responses.shape", example(text, "/delta", Value::Null)),
+            ("responses.shape", example(called, "/arguments", json!({}))),
         ];
         every_rule_breaks(include_str!("responses.rs"), &examples);
     }
