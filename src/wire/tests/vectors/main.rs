@@ -5,6 +5,7 @@
 
 mod pieces;
 mod translate;
+mod websocket;
 
 #[test]
 fn vectors() {

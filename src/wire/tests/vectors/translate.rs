@@ -3,7 +3,7 @@
 //! Enters: a vector. Leaves: what the upstream or the client would get. May go wrong: the vector needs
 //! something that [`wire`] does not have yet; each such thing is one arm of [`Case::new`].
 
-use super::pieces;
+use super::{pieces, websocket};
 use testkit::vectors::{Attempt, Kind, ModelFacts, Operation, Output, Vector, facts};
 use wire::Protocol;
 use wire::error::{Failure, WireError};
@@ -16,15 +16,22 @@ use wire::translate::{self, Flow, Job, Prepared, Reply};
 /// Tries a vector.
 pub(crate) fn attempt(vector: &Vector) -> Attempt {
     match Case::new(vector) {
+        Ok(case) if vector.kind == Kind::Ws => websocket::turns(&case),
         Ok(case) => case.run(),
         Err(reason) => Attempt::Unable(reason.to_owned()),
     }
 }
 
+/// When all vectors run, in seconds since 1970.
+pub(crate) const CREATED: u64 = 1_700_000_000;
+
+/// What ids are made of.
+pub(crate) const SEED: &str = "0123456789abcdef0123456789abcdef";
+
 /// A vector and what routing would have decided about it.
-struct Case<'v> {
-    vector: &'v Vector,
-    client: Protocol,
+pub(crate) struct Case<'v> {
+    pub(crate) vector: &'v Vector,
+    pub(crate) client: Protocol,
     profile: Profile,
     /// The upstream's name of the model, without suffix.
     model: &'v str,
@@ -41,9 +48,6 @@ impl<'v> Case<'v> {
             Operation::CountTokens => return Err("operation count_tokens is not translated"),
             Operation::Compact => return Err("operation compact is not translated"),
             Operation::ImageEdits => return Err("operation images.edits is not translated"),
-        }
-        if vector.kind == Kind::Ws {
-            return Err("Responses over WebSocket has no session");
         }
         let client = match vector.client() {
             "openai" => Protocol::OpenaiChat,
@@ -77,7 +81,7 @@ impl<'v> Case<'v> {
         translated.unwrap_or_else(|error| refused(&error))
     }
 
-    fn job<'c>(&'c self, head: &'c Head) -> Job<'c> {
+    pub(crate) fn job<'c>(&'c self, head: &'c Head) -> Job<'c> {
         Job {
             client: self.client,
             body: &self.body,
@@ -89,8 +93,8 @@ impl<'v> Case<'v> {
             card: &self.card,
             suffix: self.suffix,
             shown_model: None,
-            created: 1_700_000_000,
-            seed: "0123456789abcdef0123456789abcdef",
+            created: CREATED,
+            seed: SEED,
             project: "test-project",
         }
     }
@@ -130,7 +134,7 @@ fn whole(job: &Job<'_>, prepared: &Prepared<'_>, upstream: &[u8]) -> Vec<u8> {
 }
 
 /// All that a client gets of a stream which comes in pieces, cut at the positions `cuts`.
-fn streamed(job: &Job<'_>, prepared: &Prepared<'_>, upstream: &[u8], cuts: &[usize]) -> Vec<u8> {
+pub(crate) fn streamed(job: &Job<'_>, prepared: &Prepared<'_>, upstream: &[u8], cuts: &[usize]) -> Vec<u8> {
     let mut reply = Reply::new(job, prepared);
     let mut sent = Vec::new();
     let ends = cuts.iter().copied().chain([upstream.len()]);
