@@ -32,6 +32,7 @@ pub mod openai_chat;
 pub mod openai_legacy;
 pub mod openai_responses;
 pub mod patch;
+pub mod replay;
 pub mod schema;
 pub mod signature;
 pub mod sse;
