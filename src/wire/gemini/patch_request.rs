@@ -73,6 +73,11 @@ pub(super) fn patch_bare<'a>(
             "systemInstruction" if top.system.is_some() => patch.remove(0, &key),
             "systemInstruction" => {
                 top.system = value;
+                if let Some(text @ [b'"', ..]) = body.get(member.value.clone()) {
+                    // SDKs take a bare string; the API does not.
+                    let content = [b"{\"parts\":[{\"text\":", text, b"}]}"].concat();
+                    patch.replace(member.value.clone(), content);
+                }
                 if flavour.wrapped() && key.contains('_') {
                     let start = member.span.start;
                     patch.replace(start..start + member.key.len() + 2, "\"systemInstruction\"");
@@ -80,6 +85,8 @@ pub(super) fn patch_bare<'a>(
             }
             "generationConfig" => top.config = value,
             "tools" => top.tools = value,
+            // Only the Code Assist backends know it.
+            "sessionId" if !flavour.wrapped() => patch.remove(0, &key),
             "sessionId" => top.session = true,
             // The URL or the envelope names the model; a client's alias would be refused.
             "model" => patch.remove(0, &key),
@@ -379,6 +386,10 @@ mod tests {
         assert_eq!(
             pro(r#"{"systemInstruction":{"parts":[]},"contents":[],"system_instruction":{"parts":[]}}"#),
             r#"{"systemInstruction":{"parts":[]},"contents":[]}"#
+        );
+        assert_eq!(
+            pro(r#"{"system_instruction":"S\n","contents":[],"session_id":"x"}"#),
+            r#"{"system_instruction":{"parts":[{"text":"S\n"}]},"contents":[]}"#
         );
     }
 }
