@@ -8,8 +8,8 @@
 //! | function | for |
 //! |---|---|
 //! | [`clean`] | Google: the JSON Schema of the public API, the OpenAPI subset of the Code Assist backends |
-//! | [`lower_types`] | Gemini's `Schema` message (`OBJECT`, `nullable`) → JSON Schema, for everybody else |
-//! | [`object_root`] | Claude and the public Gemini API: the root is an object and no union |
+//! | [`lower_types()`] | Gemini's `Schema` message (`OBJECT`, `nullable`) → JSON Schema, for everybody else |
+//! | [`object_root()`] | Claude and the public Gemini API: the root is an object and no union |
 //!
 //! Only the places of a schema that hold schemas are touched: a property may be called `pattern`, `default`
 //! or `$ref`, and an example may hold anything.
