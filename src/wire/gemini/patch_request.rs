@@ -15,7 +15,7 @@ use crate::head::Head;
 use crate::ir::{LossKind, Losses};
 use crate::json::{self, Json};
 use crate::names::fingerprint;
-use crate::patch::{Patch, members};
+use crate::patch::{Patch, elements, members};
 use crate::target::{Profile, Target};
 use crate::thinking::{self, Level, Mode, Support};
 use std::borrow::Cow;
@@ -121,10 +121,10 @@ pub(super) fn patch_bare<'a>(
 
 /// The first text of the conversation, for the session.
 fn first_text(contents: &[u8]) -> String {
-    let Ok(value) = json::parse_any(contents) else { return String::new() };
-    let parts = value.as_array().and_then(<[Json<'_>]>::first).and_then(|content| content.get("parts"));
-    let texts = parts.and_then(Json::as_array).unwrap_or_default().iter();
-    texts.filter_map(|part| part.get("text")?.as_str()).map(str::to_owned).next().unwrap_or_default()
+    let first = elements(contents, 0).into_iter().next().and_then(|span| contents.get(span));
+    let Some(Ok(content)) = first.map(json::parse_any) else { return String::new() };
+    let parts = content.get("parts").and_then(Json::as_array).unwrap_or_default();
+    parts.iter().find_map(|part| part.get("text")?.as_str()).unwrap_or_default().to_owned()
 }
 
 /// What `generationConfig` says about thinking and length, and where.
