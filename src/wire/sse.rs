@@ -65,10 +65,9 @@ impl Decoder {
         let length = chunk.len();
         // The data of the current event while all of it lies in this chunk.
         let mut whole: Option<&[u8]> = None;
-        if let Some(first) = chunk.first() {
-            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
-                chunk = chunk.get(1..).unwrap_or_default();
-            }
+        // An empty chunk says nothing about what follows the CR.
+        if !chunk.is_empty() && std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
+            chunk = chunk.get(1..).unwrap_or_default();
         }
         while let Some(end) = memchr2(b'\n', b'\r', chunk) {
             let (head, tail) = chunk.split_at(end);
