@@ -8,8 +8,8 @@
 //! | function | for |
 //! |---|---|
 //! | [`clean`] | Google: the JSON Schema of the public API, the OpenAPI subset of the Code Assist backends |
-//! | [`lower_types`] | Gemini's `Schema` message (`OBJECT`, `nullable`) → JSON Schema, for everybody else |
-//! | [`object_root`] | Claude: the root is an object and no union |
+//! | [`lower_types()`] | Gemini's `Schema` message (`OBJECT`, `nullable`) → JSON Schema, for everybody else |
+//! | [`object_root()`] | Claude and the public Gemini API: the root is an object and no union |
 //!
 //! Only the places of a schema that hold schemas are touched: a property may be called `pattern`, `default`
 //! or `$ref`, and an example may hold anything.
@@ -27,7 +27,7 @@ pub use object_root::object_root;
 pub use openapi::{EMPTY_PLACEHOLDER, NESTED_PLACEHOLDER};
 
 use crate::ir::{LossKind, Losses, RawJson};
-use crate::json::{Json, Path};
+use crate::json::{Json, Map, Path};
 
 /// Most members that are read of a schema, each use of a reference counted anew: references can make a short
 /// schema exponentially long.
@@ -94,17 +94,26 @@ pub fn is_openapi(schema: &Json<'_>) -> bool {
 pub fn is_empty(schema: &Json<'_>) -> bool {
     const SHAPES: [&str; 8] =
         ["properties", "$ref", "anyOf", "oneOf", "allOf", "patternProperties", "items", "if"];
-    match schema {
-        Json::Object(map) => {
-            let bare = map.iter().all(|(key, value)| !SHAPES.contains(&key) || is_blank(value));
-            bare && map
-                .get("type")
-                .is_none_or(|t| t.as_str().is_some_and(|t| t.eq_ignore_ascii_case("object")))
-                && !map.iter().any(|(key, value)| !keywords::is_keyword(key) && value.is_object())
-                && !matches!(map.get("additionalProperties"), Some(Json::Bool(true) | Json::Object(_)))
-        }
-        _ => true,
-    }
+    let Json::Object(map) = schema else { return true };
+    let object = |kind: &Json<'_>| kind.as_str().is_some_and(|word| word.eq_ignore_ascii_case("object"));
+    let open = matches!(map.get("additionalProperties"), Some(Json::Bool(true) | Json::Object(_)));
+    map.get("type").is_none_or(object)
+        && !open
+        && !is_bare(map)
+        && map.iter().all(|(key, value)| !SHAPES.contains(&key) || is_blank(value))
+}
+
+/// Whether an object is no schema but properties: `{"city":{"type":"string"}}`. Clients exist that send it.
+fn is_bare(map: &Map<'_>) -> bool {
+    !map.is_empty()
+        && map.iter().all(|(key, value)| matches!(value, Json::Object(_)) && !keywords::marks_a_schema(key))
+}
+
+/// The schema of bare properties.
+fn wrap_bare<'s>(root: &Json<'s>) -> Option<Json<'s>> {
+    root.as_object().filter(|map| is_bare(map))?;
+    let members = [("type".into(), Json::Str("object".into())), ("properties".into(), root.clone())];
+    Some(Json::Object(members.into_iter().collect()))
 }
 
 fn is_blank(value: &Json<'_>) -> bool {

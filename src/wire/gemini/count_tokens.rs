@@ -11,6 +11,7 @@ use super::flavour::Flavour;
 use super::write_contents::write_conversation;
 use super::{camel, envelope, patch_request, write_tools};
 use crate::error::WireError;
+use crate::head::Head;
 use crate::ir::{Context, Losses, Request, Role, Text, Turn};
 use crate::json;
 use crate::patch::{Patch, members};
@@ -47,6 +48,7 @@ pub fn write_count_request(
 /// Client body → body of `:countTokens`, changed on its bytes.
 pub fn patch_count_request<'a>(
     body: &'a [u8],
+    _head: &Head,
     target: &Target<'_>,
     losses: &mut Losses,
 ) -> Result<Cow<'a, [u8]>, WireError> {
@@ -146,7 +148,8 @@ mod tests {
         );
         let patch = |profile, body: &'static [u8]| {
             let target = target(profile, "gemini-2.5-pro", &CARD);
-            patch_count_request(body, &target, &mut Losses::default()).unwrap().into_owned()
+            let head = crate::head::parse(body, crate::Protocol::Gemini).unwrap();
+            patch_count_request(body, &head, &target, &mut Losses::default()).unwrap().into_owned()
         };
         let plain = br#"{ "contents":[{"parts":[{"text":"hi"}]}] }"#;
         assert_eq!(patch(Profile::Gemini, plain), plain);

@@ -15,7 +15,7 @@
 
 mod answer_parts;
 mod chunk;
-mod count_tokens;
+pub mod count_tokens;
 pub mod envelope;
 mod flavour;
 mod patch_contents;
@@ -37,7 +37,6 @@ mod write_request;
 mod write_stream;
 mod write_tools;
 
-pub use count_tokens::{patch_count_request, read_count, write_count, write_count_request};
 pub use patch_request::patch_request;
 pub use read_request::read_request;
 pub use write_answer::write_answer;

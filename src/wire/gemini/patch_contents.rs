@@ -6,6 +6,7 @@
 //! vendor's. May go wrong: what has another shape stays as it is.
 
 use super::flavour::{Flavour, SENTINEL, is_sentinel};
+use super::read_parts::redacted;
 use super::write_contents::MINIMAL;
 use crate::ir::{LossKind, Losses};
 use crate::json;
@@ -280,10 +281,15 @@ fn verdict(part: &PartHead<'_>, first_call: bool, flavour: Flavour) -> Verdict {
     if is_sentinel(written) {
         return if flavour.google { Verdict::Keep } else { Verdict::Clear };
     }
-    // What nobody recognises is left for the vendor to judge.
-    let known = Signature::detect(written).filter(|signature| signature.vendor != Vendor::Unknown);
-    let Some(signature) = known else { return Verdict::Keep };
-    match flavour.own_signature(&signature) {
+    let signature = Signature::detect(written);
+    let known = |signature: &Signature<'_>| signature.vendor != Vendor::Unknown;
+    let own = match signature.as_ref().filter(|signature| known(signature)) {
+        Some(signature) => flavour.own_signature(signature),
+        // What nobody recognises is left for the vendor to judge.
+        None if redacted(written).is_none() => return Verdict::Keep,
+        None => None,
+    };
+    match own {
         Some(own) if own == written => Verdict::Keep,
         Some(own) => Verdict::Set(own.into_owned()),
         None if first_call && flavour.google => Verdict::Set(SENTINEL.to_owned()),
@@ -362,6 +368,9 @@ mod tests {
         assert!(!out.contains(&claude) && !out.contains("\"t\""));
         assert_eq!(out.matches(SENTINEL).count(), 1);
         assert_eq!(flash(&turn(&own)), None);
+        let redacted = super::super::answer_parts::redacted_signature("data");
+        let out = flash(&turn(&redacted)).unwrap();
+        assert!(!out.contains(&redacted) && out.matches("functionCall").count() == 2);
         let out = repaired(Profile::Antigravity, "claude-sonnet-4-6", &turn(&claude)).unwrap();
         assert!(out.contains(&crate::signature::wrap_vertex(&claude)));
         let out = repaired(Profile::Antigravity, "claude-sonnet-4-6", &turn(&own)).unwrap();

@@ -15,7 +15,7 @@ use crate::head::Head;
 use crate::ir::{LossKind, Losses};
 use crate::json::{self, Json};
 use crate::names::fingerprint;
-use crate::patch::{Patch, members};
+use crate::patch::{Patch, elements, members};
 use crate::target::{Profile, Target};
 use crate::thinking::{self, Level, Mode, Support};
 use std::borrow::Cow;
@@ -73,6 +73,11 @@ pub(super) fn patch_bare<'a>(
             "systemInstruction" if top.system.is_some() => patch.remove(0, &key),
             "systemInstruction" => {
                 top.system = value;
+                if let Some(text @ [b'"', ..]) = body.get(member.value.clone()) {
+                    // SDKs take a bare string; the API does not.
+                    let content = [b"{\"parts\":[{\"text\":", text, b"}]}"].concat();
+                    patch.replace(member.value.clone(), content);
+                }
                 if flavour.wrapped() && key.contains('_') {
                     let start = member.span.start;
                     patch.replace(start..start + member.key.len() + 2, "\"systemInstruction\"");
@@ -80,6 +85,8 @@ pub(super) fn patch_bare<'a>(
             }
             "generationConfig" => top.config = value,
             "tools" => top.tools = value,
+            // Only the Code Assist backends know it.
+            "sessionId" if !flavour.wrapped() => patch.remove(0, &key),
             "sessionId" => top.session = true,
             // The URL or the envelope names the model; a client's alias would be refused.
             "model" => patch.remove(0, &key),
@@ -114,10 +121,10 @@ pub(super) fn patch_bare<'a>(
 
 /// The first text of the conversation, for the session.
 fn first_text(contents: &[u8]) -> String {
-    let Ok(value) = json::parse_any(contents) else { return String::new() };
-    let parts = value.as_array().and_then(<[Json<'_>]>::first).and_then(|content| content.get("parts"));
-    let texts = parts.and_then(Json::as_array).unwrap_or_default().iter();
-    texts.filter_map(|part| part.get("text")?.as_str()).map(str::to_owned).next().unwrap_or_default()
+    let first = elements(contents, 0).into_iter().next().and_then(|span| contents.get(span));
+    let Some(Ok(content)) = first.map(json::parse_any) else { return String::new() };
+    let parts = content.get("parts").and_then(Json::as_array).unwrap_or_default();
+    parts.iter().find_map(|part| part.get("text")?.as_str()).unwrap_or_default().to_owned()
 }
 
 /// What `generationConfig` says about thinking and length, and where.
@@ -379,6 +386,10 @@ mod tests {
         assert_eq!(
             pro(r#"{"systemInstruction":{"parts":[]},"contents":[],"system_instruction":{"parts":[]}}"#),
             r#"{"systemInstruction":{"parts":[]},"contents":[]}"#
+        );
+        assert_eq!(
+            pro(r#"{"system_instruction":"S\n","contents":[],"session_id":"x"}"#),
+            r#"{"system_instruction":{"parts":[{"text":"S\n"}]},"contents":[]}"#
         );
     }
 }

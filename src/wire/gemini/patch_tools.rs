@@ -8,7 +8,7 @@ use super::camel;
 use super::flavour::Flavour;
 use crate::ir::{Losses, RawJson};
 use crate::json::{self, Json, Map, Path};
-use crate::schema::{self, Dialect, lower_types};
+use crate::schema::{self, Dialect, lower_types, object_root};
 use crate::target::Profile;
 
 /// The new text of `tools`, when something had to change.
@@ -73,7 +73,7 @@ fn repair(declaration: &mut Map<'_>, flavour: Flavour, at: &Path<'_>, losses: &m
         (_, Some((text, _)), None) if !legal(&text) => {
             declaration.remove("parameters");
             let lowered = lower_types(&RawJson(text.into()));
-            let cleaned = schema::clean(&lowered, Dialect::GeminiApi, at, losses);
+            let cleaned = schema::clean(&object_root(&lowered), Dialect::GeminiApi, at, losses);
             declaration.set("parametersJsonSchema", cleaned.schema.parse().into_owned());
             true
         }

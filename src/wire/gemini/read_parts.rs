@@ -105,13 +105,13 @@ fn read_signature(value: Str<'_>) -> Option<Signature<'_>> {
 }
 
 /// The data of `redacted_thinking` that was sent as a signature.
-fn redacted(signature: &Signature<'_>) -> Option<String> {
-    let text = String::from_utf8(STANDARD.decode(signature.value.as_bytes()).ok()?).ok()?;
+pub(super) fn redacted(signature: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(signature).ok()?).ok()?;
     text.strip_prefix(REDACTED).map(str::to_owned)
 }
 
 fn push_thought<'a>(text: Str<'a>, signature: Option<Signature<'a>>, parts: &mut Vec<Part<'a>>) {
-    if let Some(data) = signature.as_ref().and_then(redacted) {
+    if let Some(data) = signature.as_ref().and_then(|signature| redacted(&signature.value)) {
         parts.push(Part::Reasoning(Reasoning { redacted: Some(data.into()), ..Reasoning::default() }));
         return;
     }

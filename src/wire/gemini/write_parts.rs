@@ -166,8 +166,8 @@ impl<'w, 'o, 'r> PartWriter<'w, 'o, 'r> {
                 // Text documents are part of the result's text already.
                 Some(Media::Text(_)) if is_text_document(part) => {}
                 Some(Media::Text(note)) => {
-                    let gap = if text.is_empty() { "" } else { "\n" };
-                    text = format!("{text}{gap}{note}");
+                    text.push_str(if text.is_empty() { "" } else { "\n" });
+                    text.push_str(&note);
                 }
                 Some(media) if nests && media.fits_result() => inside.push(media),
                 Some(media) => beside.push(media),

@@ -99,7 +99,10 @@ impl ToolWriter<'_, '_> {
             None if dialect == Dialect::AntigravityClaude => &none,
             None => return,
         };
-        let cleaned = schema::clean(schema, dialect, &at, self.losses);
+        let cleaned = match dialect {
+            Dialect::GeminiApi => schema::clean(&schema::object_root(schema), dialect, &at, self.losses),
+            _ => schema::clean(schema, dialect, &at, self.losses),
+        };
         if let Some(placeholder) = cleaned.placeholder {
             let restored = self.context.names.entry(name.as_ref().to_owned()).or_insert_with(|| Restored {
                 name: name.as_ref().to_owned(),

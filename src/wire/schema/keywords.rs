@@ -81,3 +81,11 @@ pub(super) fn is_keyword(key: &str) -> bool {
         || DROPPED.contains(&key)
         || ["const", "oneOf", "allOf", "if", "then", "else", "definitions", "prefixItems"].contains(&key)
 }
+
+/// Whether an object with the member `key` is a schema and no bare map of properties, which may have names like
+/// `title` or `default`.
+pub(super) fn marks_a_schema(key: &str) -> bool {
+    const PLAIN: [&str; 9] =
+        ["type", "title", "description", "format", "default", "enum", "required", "pattern", "const"];
+    is_keyword(key) && !PLAIN.contains(&key)
+}

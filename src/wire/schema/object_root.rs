@@ -4,14 +4,17 @@
 //! else an object with the properties of all branches. May go wrong: nothing; a root that is no object at all
 //! becomes an object without properties.
 
-use super::MAX_MEMBERS;
 use super::refs::{Document, Target, Way};
+use super::{MAX_MEMBERS, wrap_bare};
 use crate::ir::RawJson;
 use crate::json::{Json, Map};
 
 /// Makes the root of `schema` an object. `required` of a union is what all branches demand.
 pub fn object_root<'a>(schema: &RawJson<'a>) -> RawJson<'a> {
     let root = schema.parse();
+    if let Some(wrapped) = wrap_bare(&root) {
+        return RawJson(wrapped.to_text().into());
+    }
     let Json::Object(map) = &root else {
         return RawJson(r#"{"type":"object","properties":{}}"#.into());
     };
@@ -129,6 +132,7 @@ mod tests {
             r#"{"type":"object","$defs":{"A":{"type":"object","properties":{"x":{}},"required":["x"]}},"properties":{"x":{}},"required":["x"]}"#
         );
         assert_eq!(rooted("{}"), r#"{"type":"object","properties":{}}"#);
+        assert_eq!(rooted(r#"{"a":{}}"#), r#"{"type":"object","properties":{"a":{}}}"#);
         assert_eq!(rooted("true"), r#"{"type":"object","properties":{}}"#);
         let fine = r#"{"type":"object", "properties":{"anyOf":{}}}"#;
         assert_eq!(rooted(fine), fine);

@@ -5,10 +5,10 @@
 //! said goes into the description, so that the model still knows. May go wrong: recursion is cut; of a union
 //! the richest branch stays; both are recorded.
 
-use super::keywords::{DROPPED, HINTS, is_keyword};
+use super::keywords::{DROPPED, HINTS};
 use super::refs::{Document, Target, Way, name_of};
 use super::shape::{Place, Rank, Shape, accepts, kind_of, literals, literals_only};
-use super::{Cleaned, MAX_MEMBERS, is_empty};
+use super::{Cleaned, MAX_MEMBERS, is_empty, wrap_bare};
 use crate::ir::{RawJson, Str};
 use crate::json::{Json, Map};
 
@@ -41,29 +41,6 @@ pub(super) fn clean_answer(root: &Json<'_>) -> (Cleaned<'static>, bool) {
     let schema = cleaner.schema(root, &None, Place::Inside);
     let out = Cleaned { schema: RawJson(schema.to_text().into()), empty: false, placeholder: None };
     (out, cleaner.document.lost)
-}
-
-/// `{"city":{"type":"string"}}`: clients exist that send the properties only.
-fn wrap_bare<'s>(root: &Json<'s>) -> Option<Json<'s>> {
-    let map = root.as_object().filter(|map| !map.is_empty())?;
-    let schema_word = |key: &str| {
-        is_keyword(key)
-            && !matches!(
-                key,
-                "type"
-                    | "title"
-                    | "description"
-                    | "format"
-                    | "default"
-                    | "enum"
-                    | "required"
-                    | "pattern"
-                    | "const"
-            )
-    };
-    let bare = map.iter().all(|(key, value)| matches!(value, Json::Object(_)) && !schema_word(key));
-    let members = [("type".into(), Json::Str("object".into())), ("properties".into(), root.clone())];
-    bare.then(|| Json::Object(members.into_iter().collect()))
 }
 
 fn has_property(schema: &Json<'_>, name: &str) -> bool {
