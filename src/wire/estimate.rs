@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn longer_prompts_have_more_tokens() {
         let of = |text: &'static str| {
-            tokens(&Request { turns: vec![Turn::new(Role::User, vec![Part::Text(Text::plain(text))])], ..Request::default() })
+            tokens(&Request {
+                turns: vec![Turn::new(Role::User, vec![Part::Text(Text::plain(text))])],
+                ..Request::default()
+            })
         };
         assert_eq!(of("one two three four"), 9);
         assert!(of("\u{6771}\u{4eac}\u{30bf}\u{30ef}\u{30fc}") > of("tower"));

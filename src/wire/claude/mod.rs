@@ -22,7 +22,7 @@
 
 mod answer_parts;
 mod cache_control;
-mod count_tokens;
+pub mod count_tokens;
 mod events;
 mod fields;
 mod patch_messages;
@@ -43,8 +43,6 @@ mod write_blocks;
 mod write_request;
 mod write_stream;
 mod write_tools;
-
-pub use count_tokens::{patch_count_request, read_count, write_count, write_count_request};
 
 use crate::error::WireError;
 use crate::frames::Framing;

@@ -55,10 +55,10 @@ pub(super) fn write_request(
 ) -> Result<Vec<u8>, WireError> {
     match (target.profile.protocol(), operation) {
         (Protocol::Claude, Operation::CountTokens) => {
-            claude::write_count_request(request, target, context, losses)
+            claude::count_tokens::write_count_request(request, target, context, losses)
         }
         (Protocol::Gemini, Operation::CountTokens) => {
-            gemini::write_count_request(request, target, context, losses)
+            gemini::count_tokens::write_count_request(request, target, context, losses)
         }
         (Protocol::OpenaiChat, _) => openai_chat::write_request(request, target, context, losses),
         (Protocol::OpenaiResponses, _) => openai_responses::write_request(request, target, context, losses),
@@ -76,10 +76,10 @@ pub(super) fn patch_request<'j>(
     let Job { body, head, .. } = *job;
     match (job.client, job.operation) {
         (Protocol::Claude, Operation::CountTokens) => {
-            claude::patch_count_request(body, head, target, losses)
+            claude::count_tokens::patch_count_request(body, head, target, losses)
         }
         (Protocol::Gemini, Operation::CountTokens) => {
-            gemini::patch_count_request(body, target, losses)
+            gemini::count_tokens::patch_count_request(body, head, target, losses)
         }
         (Protocol::OpenaiResponses, Operation::Compact) => {
             openai_responses::patch_compact(body, head, target, losses)
@@ -130,15 +130,15 @@ pub fn write_answer(protocol: Protocol, operation: Operation, answer: &Answer, c
 /// Reads the answer to a count.
 pub(super) fn read_count(profile: Profile, body: &[u8]) -> Option<u64> {
     match profile.protocol() {
-        Protocol::Gemini => gemini::read_count(body),
-        _ => claude::read_count(body),
+        Protocol::Gemini => gemini::count_tokens::read_count(body),
+        _ => claude::count_tokens::read_count(body),
     }
 }
 
 /// Writes the answer to a count.
 pub fn write_count(protocol: Protocol, tokens: u64) -> Vec<u8> {
     match protocol {
-        Protocol::Gemini => gemini::write_count(tokens),
-        _ => claude::write_count(tokens),
+        Protocol::Gemini => gemini::count_tokens::write_count(tokens),
+        _ => claude::count_tokens::write_count(tokens),
     }
 }

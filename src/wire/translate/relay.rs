@@ -79,7 +79,9 @@ impl Relay {
     pub(super) fn fail(&mut self, failure: &Failure, sequence: u64) {
         self.partial.clear();
         match self.words.take() {
-            Some(words) if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep => self.frames.raw(&words),
+            Some(words) if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep => {
+                self.frames.raw(&words)
+            }
             _ => write_failure(self.protocol, failure, sequence, &mut self.frames),
         }
     }
