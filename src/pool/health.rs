@@ -150,15 +150,15 @@ impl Health {
     }
 
     /// An attempt that began at `started_ms` worked. What failed before that is forgotten; what failed while
-    /// it ran is newer than its evidence and stays. True: somebody rested who need not any more.
-    pub(crate) fn heal(&mut self, upstream: &str, started_ms: u64, now_ms: u64) -> bool {
+    /// it ran is newer than its evidence and stays. True: something was forgotten.
+    pub(crate) fn heal(&mut self, upstream: &str, started_ms: u64) -> bool {
         let mended = |record: &Record| record.failed_ms <= started_ms;
         let whole = self.whole.take_if(|record| mended(record));
         let model = match self.models.get(upstream) {
             Some(record) if mended(record) => self.models.remove(upstream),
             _ => None,
         };
-        whole.iter().chain(&model).any(|record| record.until_ms > now_ms)
+        whole.is_some() || model.is_some()
     }
 
     /// Forgets the trouble of one model, or all of it.
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 0, 1000))), 2000);
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 2000, 2000))), 4000);
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 4000, 4000))), 8000);
-        assert!(!health.heal("m", 8000, 8500));
+        assert!(health.heal("m", 8000));
         assert!(health.is_clear());
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 9000, 9000))), 10_000);
     }
@@ -301,9 +301,9 @@ mod tests {
         let m = Arc::from("m");
         let mut health = Health::default();
         health.strike(&blow(&m, Class::RateLimit, 500, 1000));
-        assert!(!health.heal("m", 900, 1100));
+        assert!(!health.heal("m", 900));
         assert!(!health.is_clear());
-        assert!(health.heal("m", 1000, 1100));
+        assert!(health.heal("m", 1000));
         assert!(health.is_clear());
     }
 

@@ -114,7 +114,10 @@ impl Case<'_> {
                 }
                 return judged;
             }
-            mildest.map_or(Judged::Skip, refusal)
+            // Who has tried some of its models does not see all of the candidate: others judge for themselves.
+            let partial =
+                models.positions().any(|position| self.attempts.has_tried(credential.state.key, position));
+            mildest.filter(|_| !partial).map_or(Judged::Skip, refusal)
         })
     }
 

@@ -6,7 +6,7 @@
 use crate::Pool;
 use crate::attempts::{Attempts, Failed, earns_a_round};
 use crate::cooldown::Terms;
-use crate::health::{Blow, Scope};
+use crate::health::{Blow, Health, Scope};
 use crate::outcome::{Class, Cooled, Next, Outcome, Verdict};
 use crate::pick::Pick;
 use crate::queue::mix;
@@ -24,9 +24,9 @@ const JITTER_MS: u64 = 2000;
 impl Pool {
     /// The first good byte of the answer goes to the client: a test is passed, and from here on nothing is
     /// retried. Report the end as usual.
-    pub fn confirm(&self, pick: &mut Pick, now: Now) {
+    pub fn confirm(&self, pick: &mut Pick) {
         pick.committed = true;
-        self.heal(pick, now);
+        self.heal(pick);
         pick.hold.end_probe();
     }
 
@@ -47,7 +47,7 @@ impl Pool {
         match ruling.class {
             Class::Success => {
                 count(&state.tally.succeeded);
-                self.heal(&pick, now);
+                self.heal(&pick);
                 return verdict(Next::Return, None);
             }
             Class::ClientGone => return verdict(Next::Return, None),
@@ -76,15 +76,11 @@ impl Pool {
         verdict(next, cooled)
     }
 
-    fn heal(&self, pick: &Pick, now: Now) {
+    fn heal(&self, pick: &Pick) {
         let state = &pick.credential.state;
-        if state.troubled() {
-            let early = |health: &mut crate::health::Health| {
-                health.heal(&pick.model.upstream, pick.started_ms, now.mono_ms)
-            };
-            if state.change(early) {
-                self.signals.thaw();
-            }
+        let healed = |health: &mut Health| health.heal(&pick.model.upstream, pick.started_ms);
+        if state.troubled() && state.change(healed) {
+            self.signals.thaw();
         }
     }
 

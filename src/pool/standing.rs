@@ -90,8 +90,10 @@ pub(crate) fn standing(index: &Index, candidate: Candidate, now_ms: u64) -> Opti
     Some(match gate {
         Gate::Open { .. } => healthy(),
         Gate::Probing { .. } => Standing::Tested,
-        Gate::Shut { until_ms, .. } => {
-            let of_gate = health.about(&model.upstream).filter(|(_, record)| record.until_ms == until_ms);
+        Gate::Shut { until_ms, soft, .. } => {
+            let of_gate = health
+                .about(&model.upstream)
+                .filter(|(_, record)| (record.until_ms, record.soft) == (until_ms, soft));
             let (scope, record) = of_gate.last()?;
             Standing::Cooling(Rest::of(record, scope, now_ms))
         }

@@ -361,7 +361,7 @@ mod cooling {
         drop(ask(3500).unwrap());
         let mut probe = ask(3500).unwrap();
         // The answer begins: everyone is back, though the stream still runs.
-        pool.confirm(&mut probe, at(3600));
+        pool.confirm(&mut probe);
         let rest: Vec<Pick> = (0..5).map(|_| ask(3601).unwrap()).collect();
         assert!(rest.iter().all(|pick| !pick.is_probe()));
         drop((probe, rest));
@@ -488,7 +488,7 @@ mod ending {
             let route = pool.route("m", at(0)).unwrap();
             let mut attempts = Attempts::default();
             let mut pick = pool.pick(&route, &mut attempts, None, at(0), 0).unwrap();
-            pool.confirm(&mut pick, at(1));
+            pool.confirm(&mut pick);
             assert!(pick.is_committed());
             assert_eq!(pool.report(pick, &outcome, &mut attempts, at(2)).next, Next::Return, "{outcome:?}");
         }
