@@ -148,7 +148,7 @@ fn json_sign(status: u16, value: &Json<'_>, model: &str) -> Sign {
     }
     // `{"error":"invalid_grant"}`, as OAuth servers say it.
     codes.extend(value.get("error").and_then(Json::as_str));
-    let coded = CODES.iter().filter(|(code, sign)| {
+    let telling = CODES.iter().filter(|(code, sign)| {
         *sign != Sign::RequestType && codes.iter().any(|found| found.eq_ignore_ascii_case(code))
     });
     let general = || {
@@ -156,7 +156,7 @@ fn json_sign(status: u16, value: &Json<'_>, model: &str) -> Sign {
         let mut types = types.filter(|(code, _)| codes.iter().any(|found| found.eq_ignore_ascii_case(code)));
         types.next().map_or(Sign::None, |(_, sign)| *sign)
     };
-    coded
+    telling
         .map(|(_, sign)| *sign)
         .chain(messages.iter().map(|message| text_sign(status, message, model)))
         .find(|sign| fits(*sign, status))

@@ -251,7 +251,7 @@ mod tests {
 
     const LEASE: u64 = 30_000;
 
-    fn blow<'a>(upstream: &'a Arc<str>, class: Class, started_ms: u64, now_ms: u64) -> Blow<'a> {
+    fn blow(upstream: &Arc<str>, class: Class, started_ms: u64, now_ms: u64) -> Blow<'_> {
         let terms = Terms { hint_cap_ms: 3_600_000, transient_cap_ms: 60_000, ..Terms::default() };
         let soft = class == Class::Transient;
         let scope = Scope::Model;

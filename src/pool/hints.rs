@@ -50,7 +50,7 @@ pub fn retry_after<'h>(header: &impl Fn(&str) -> Option<&'h str>, wall_s: u64) -
     let text = header("retry-after")?.trim();
     match text.parse::<f64>() {
         Ok(seconds) => whole(seconds * 1000.0),
-        Err(_) => until(http_date(text)?, wall_s),
+        Err(_) => Some(until(http_date(text)?, wall_s)),
     }
 }
 
@@ -67,7 +67,7 @@ pub fn claude_unified<'h>(header: &impl Fn(&str) -> Option<&'h str>, wall_s: u64
     let mut used_up = WINDOWS.iter().filter(|(status, _)| rejected(status)).peekable();
     used_up.peek()?;
     used_up
-        .filter_map(|(_, reset)| until(point(header(reset)?)?, wall_s))
+        .filter_map(|(_, reset)| Some(until(point(header(reset)?)?, wall_s)))
         .chain(retry_after(header, wall_s))
         .max()
 }
@@ -78,7 +78,7 @@ pub fn codex_resets(body: &Json<'_>, wall_s: u64) -> Option<u64> {
     if let Some(seconds) = error.get("resets_in_seconds").and_then(Json::as_f64) {
         return whole(seconds * 1000.0);
     }
-    until(error.get("resets_at").and_then(Json::as_i64)?, wall_s)
+    Some(until(error.get("resets_at").and_then(Json::as_i64)?, wall_s))
 }
 
 /// `retryDelay` of a Google `RetryInfo`, else `quotaResetDelay` of an `ErrorInfo`, in milliseconds.
@@ -123,9 +123,9 @@ fn http_date(text: &str) -> Option<i64> {
 }
 
 /// Milliseconds until a point in time; zero when it is past.
-fn until(at_s: i64, wall_s: u64) -> Option<u64> {
+fn until(at_s: i64, wall_s: u64) -> u64 {
     let at = u64::try_from(at_s).unwrap_or(0);
-    Some(at.saturating_sub(wall_s).saturating_mul(1000))
+    at.saturating_sub(wall_s).saturating_mul(1000)
 }
 
 /// A number of milliseconds that makes sense, rounded up.
@@ -205,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p38_no_header_and_no_body_panics(value in "\\PC{0,40}", body in "\\PC{0,200}", wall in any::<u64>()) {
+        fn no_header_and_no_body_panics(value in "\\PC{0,40}", body in "\\PC{0,200}", wall in any::<u64>()) {
             let find = |_: &str| Some(value.as_str());
             let _ = hint(find, body.as_bytes(), wall);
             let _ = duration(&value);

@@ -91,6 +91,9 @@ pub(crate) struct Index {
     pub(crate) max_request_retry: u32,
 }
 
+/// Where the names of a set of models stand, and the models behind each.
+type Places = Arc<[(usize, Span)]>;
+
 /// What a configuration holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -148,7 +151,7 @@ impl Index {
         let mut lines: Vec<(Arc<str>, Vec<Candidate>)> = Vec::new();
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         // Credentials that share a set and a prefix have the same names: look them up once.
-        let mut known: HashMap<(*const ModelSet, Option<Arc<str>>), Arc<[(usize, Span)]>> = HashMap::new();
+        let mut known: HashMap<(*const ModelSet, Option<Arc<str>>), Places> = HashMap::new();
         for (position, credential) in self.credentials.iter().enumerate() {
             let spec = &credential.spec;
             if spec.disabled {
@@ -184,8 +187,8 @@ impl Index {
         let before = old.by_name.get(&id).and_then(|entry| old.entries.get(*entry as usize));
         let buckets: Box<[Bucket]> = line
             .chunk_by(|a, b| priority(a) == priority(b))
-            .map(|candidates| self.bucket(candidates, priority(candidates.first()?), before))
-            .collect::<Option<_>>()?;
+            .map(|candidates| self.bucket(candidates, candidates.first().map_or(0, priority), before))
+            .collect();
         let first = line.first()?;
         let shown = self.spec(*first)?;
         let provider = Arc::clone(&shown.provider);
@@ -199,7 +202,7 @@ impl Index {
         })
     }
 
-    fn bucket(&self, line: &[Candidate], priority: i32, before: Option<&Entry>) -> Option<Bucket> {
+    fn bucket(&self, line: &[Candidate], priority: i32, before: Option<&Entry>) -> Bucket {
         let strategy = self.settings.strategy;
         let members: Vec<(Key, u32)> = line
             .iter()
@@ -224,7 +227,7 @@ impl Index {
                 Arc::new(Mutex::new(Queue::new(strategy, &weights, first)))
             }
         };
-        Some(Bucket { priority, candidates: line.into(), queue, fingerprint })
+        Bucket { priority, candidates: line.into(), queue, fingerprint }
     }
 
     fn name(&mut self) {

@@ -41,7 +41,7 @@ pub(crate) struct Case<'c> {
 
 impl Case<'_> {
     /// The next one of a bucket that is ready.
-    pub(crate) fn next(&self, bucket: &Bucket, seen: (u64, u64), seed: u64) -> Option<Able> {
+    pub(crate) fn next(&self, bucket: &Bucket, signals: (u64, u64), seed: u64) -> Option<Able> {
         let load = |position: u32| {
             let candidate = bucket.candidates.get(position as usize);
             let credential = candidate.and_then(|candidate| self.index.credential(*candidate));
@@ -49,7 +49,7 @@ impl Case<'_> {
         };
         let mut judge = |position| self.judge_at(bucket, position);
         let mut queue = bucket.queue.lock();
-        queue.wake(self.now_ms, seen);
+        queue.wake(self.now_ms, signals);
         let drawn = match self.index.settings.strategy {
             Strategy::LeastLoaded => queue.draw(seed, load, &mut judge),
             Strategy::RoundRobin | Strategy::Weighted | Strategy::FillFirst => None,

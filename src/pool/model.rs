@@ -98,7 +98,9 @@ impl ModelSet {
             let Some(alias) = group.first().map(|model| Arc::clone(&model.alias)) else { continue };
             let span = Span { first: set.models.len() as u32, len: group.len() as u32 };
             let mut hasher = DefaultHasher::new();
-            group.iter().for_each(|model| model.upstream.hash(&mut hasher));
+            for model in &group {
+                model.upstream.hash(&mut hasher);
+            }
             set.groups.push(Group { alias, span });
             set.models.extend(group);
             set.digests.resize(set.models.len(), hasher.finish());

@@ -73,7 +73,7 @@ impl Pool {
     ) -> Result<Pick, NoPick> {
         let Some(entry) = route.entry() else { return Err(NoPick::Exhausted) };
         // Read before anyone is judged: a signal that comes later is seen by the next pick.
-        let seen = self.signals.seen();
+        let signals = self.signals.seen();
         if let Some((able, refresh)) = stay(route, entry, attempts, now) {
             return Ok(self.hand_out(route, able, attempts, now, refresh));
         }
@@ -88,7 +88,7 @@ impl Pool {
             None => (None, false),
         };
         let able = bound.or_else(|| {
-            let ready = entry.buckets.iter().find_map(|bucket| case.next(bucket, seen, seed));
+            let ready = entry.buckets.iter().find_map(|bucket| case.next(bucket, signals, seed));
             let soft = Case { soft_serves: true, ..case };
             ready.or_else(|| entry.buckets.iter().find_map(|bucket| soft.next_soft(bucket)))
         });

@@ -91,10 +91,9 @@ pub(crate) fn standing(index: &Index, candidate: Candidate, now_ms: u64) -> Opti
         Gate::Open { .. } => healthy(),
         Gate::Probing { .. } => Standing::Tested,
         Gate::Shut { until_ms, soft, .. } => {
-            let of_gate = health
-                .about(&model.upstream)
-                .filter(|(_, record)| (record.until_ms, record.soft) == (until_ms, soft));
-            let (scope, record) = of_gate.last()?;
+            let mut records = health.about(&model.upstream);
+            let (scope, record) =
+                records.find(|(_, record)| (record.until_ms, record.soft) == (until_ms, soft))?;
             Standing::Cooling(Rest::of(record, scope, now_ms))
         }
     })

@@ -107,7 +107,7 @@ impl Ruling {
 
 /// Judges an outcome on the upstream model `model`. `committed`: the client has seen the answer begin.
 pub(crate) fn judge(outcome: &Outcome<'_>, model: &str, rules: &[ErrorRule], committed: bool) -> Ruling {
-    let ruling = match *outcome {
+    match *outcome {
         Outcome::Success => Ruling::plain(Class::Success, Then::Return),
         Outcome::ClientGone => Ruling::plain(Class::ClientGone, Then::Return),
         Outcome::Status { status, body, hint } => {
@@ -133,8 +133,7 @@ pub(crate) fn judge(outcome: &Outcome<'_>, model: &str, rules: &[ErrorRule], com
             let terms = Terms { floor_ms, ..Terms::default() };
             Ruling { scope: Credential, terms, ..Ruling::plain(Class::Auth, Then::Cool) }
         }
-    };
-    ruling
+    }
 }
 
 fn by_status(status: u16, body: &[u8], model: &str, hint: Option<crate::hints::Hint>) -> Ruling {
