@@ -1,1 +1,11 @@
-fn main() {}
+//! The `cliproxy` binary: see [`cliproxy::cli`].
+
+use std::process::ExitCode;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    cliproxy::cli::main()
+}

@@ -167,6 +167,10 @@ impl Failure {
                 o.object("error", |o| {
                     o.str("type", claude_type(self.status));
                     o.str("message", &self.message);
+                    // Anthropic's SDK reads the codes of message threads here.
+                    if let Some(code) = self.code.as_deref().filter(|code| code.starts_with("thread_")) {
+                        o.object("details", |o| o.str("error_code", code));
+                    }
                 });
             }),
             Protocol::Gemini => json::object(&mut out, |o| {

@@ -44,7 +44,7 @@ struct StreamOptions {
 
 /// Reads the head of a body in `protocol`.
 pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
-    if !body.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b == b'{') {
+    if body.iter().find(|b| !b.is_ascii_whitespace()).is_none_or(|b| *b != b'{') {
         let empty = body.iter().all(u8::is_ascii_whitespace);
         let what = if empty { "it is empty" } else { "expected an object" };
         return Err(WireError::Json(what.to_owned()));
@@ -67,7 +67,7 @@ pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
     if model.trim().is_empty() {
         return Err(WireError::invalid(&at, "must not be empty"));
     }
-    head.model = model.trim().to_owned();
+    model.trim().clone_into(&mut head.model);
     head.model_span = span(body, raw.get());
     if let Some(raw) = members.stream {
         head.stream = match raw.get() {

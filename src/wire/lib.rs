@@ -15,18 +15,24 @@
 //! | `write_stream.rs` | [`ir::Event`]s → client events |
 //! | `write_answer.rs` | folded [`ir::Answer`] → client body |
 //! | `error.rs` | error bodies, both ways |
+//!
+//! [`openai_legacy`] is spoken by clients only, so it has no upstream half.
 
 pub mod claude;
 pub mod error;
+pub mod estimate;
 pub mod frames;
 pub mod gemini;
 pub mod head;
 pub mod ir;
 pub mod json;
+pub mod model_path;
 pub mod names;
 pub mod openai_chat;
+pub mod openai_legacy;
 pub mod openai_responses;
 pub mod patch;
+pub mod replay;
 pub mod schema;
 pub mod signature;
 pub mod sse;

@@ -67,10 +67,11 @@ impl NameRule {
         if out.is_empty() || (self.name_starts_with_letter && !letter) {
             out.insert(0, '_');
         }
-        if out.len() > self.name_max && out.starts_with("mcp__") {
-            if let Some((_, last)) = out.rsplit_once("__") {
-                out = format!("mcp__{last}");
-            }
+        if out.len() > self.name_max
+            && out.starts_with("mcp__")
+            && let Some((_, last)) = out.rsplit_once("__")
+        {
+            out = format!("mcp__{last}");
         }
         out.truncate(self.name_max);
         out

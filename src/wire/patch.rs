@@ -107,13 +107,16 @@ fn value_end(text: &[u8], from: usize) -> usize {
     }
 }
 
+/// What happens to a member: a new value, or `None`, which removes it.
+type Change = (String, Option<Vec<u8>>);
+
 /// Edits of one document.
 #[derive(Debug)]
 pub struct Patch<'t> {
     text: &'t [u8],
     spans: Vec<(Range<usize>, Vec<u8>)>,
     /// Start of an object → what happens to its members: `None` removes.
-    members: BTreeMap<usize, Vec<(String, Option<Vec<u8>>)>>,
+    members: BTreeMap<usize, Vec<Change>>,
 }
 
 impl<'t> Patch<'t> {
@@ -152,7 +155,7 @@ impl<'t> Patch<'t> {
     /// The document with the edits applied. Of overlapping edits the first by position wins.
     pub fn apply(mut self) -> Vec<u8> {
         for (object, changes) in std::mem::take(&mut self.members) {
-            self.resolve(object, changes);
+            self.resolve(object, &changes);
         }
         self.spans.sort_by_key(|(span, _)| (span.start, span.end));
         let grown: usize = self.spans.iter().map(|(_, new)| new.len()).sum();
@@ -171,13 +174,15 @@ impl<'t> Patch<'t> {
     }
 
     /// Turns the changes of one object into spans.
-    fn resolve(&mut self, object: usize, mut changes: Vec<(String, Option<Vec<u8>>)>) {
+    fn resolve(&mut self, object: usize, changes: &[Change]) {
+        let mut found = vec![false; changes.len()];
         let mut kept_end = None;
         let mut gone: Option<usize> = None;
         let mut last_end = 0;
         for member in members(self.text, object) {
             last_end = member.span.end;
-            let change = changes.iter_mut().find(|(key, _)| key.as_bytes() == member.key);
+            let at = changes.iter().position(|(key, _)| key.as_bytes() == member.key);
+            let change = at.and_then(|at| changes.get(at));
             if let Some((_, None)) = change {
                 gone.get_or_insert(member.span.start);
                 continue;
@@ -188,7 +193,11 @@ impl<'t> Patch<'t> {
             }
             kept_end = Some(member.span.end);
             if let Some((_, Some(value))) = change {
-                self.spans.push((member.value, std::mem::take(value)));
+                // A member that is there twice is set twice: readers differ in which one they take.
+                self.spans.push((member.value, value.clone()));
+            }
+            if let Some(found) = at.and_then(|at| found.get_mut(at)) {
+                *found = true;
             }
         }
         if let Some(start) = gone {
@@ -196,14 +205,12 @@ impl<'t> Patch<'t> {
             self.spans.push((kept_end.unwrap_or(start)..last_end, Vec::new()));
         }
         let mut new = Vec::new();
-        for (key, value) in changes.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))) {
-            // Values of members that were there have been taken; JSON text is never empty.
-            if !value.is_empty() {
-                crate::json::write_string(&mut new, key);
-                new.push(b':');
-                new.extend_from_slice(value);
-                new.push(b',');
-            }
+        let missing = changes.iter().zip(&found).filter(|(_, found)| !**found);
+        for (key, value) in missing.filter_map(|((key, value), _)| Some((key, value.as_ref()?))) {
+            crate::json::write_string(&mut new, key);
+            new.push(b':');
+            new.extend_from_slice(value);
+            new.push(b',');
         }
         if !new.is_empty() {
             if kept_end.is_none() {
@@ -255,6 +262,13 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_member_is_set_and_removed_everywhere() {
+        let text = r#"{"a":1,"b":2,"a":3}"#;
+        assert_eq!(apply(text, |p| p.set(0, "a", b"9".to_vec())), r#"{"a":9,"b":2,"a":9}"#);
+        assert_eq!(apply(text, |p| p.remove(0, "a")), r#"{"b":2}"#);
+    }
+
+    #[test]
     fn all_members_can_go() {
         let text = r#"{"a":1,"b":2,"c":3}"#;
         for order in [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]] {
@@ -289,7 +303,9 @@ mod tests {
                 let mut gone: Vec<_> = gone.chars().collect();
                 gone.sort_unstable();
                 gone.dedup();
-                gone.iter().for_each(|c| p.remove(0, &c.to_string()));
+                for c in gone {
+                    p.remove(0, &c.to_string());
+                }
             });
             let value = parse_any(out.as_bytes()).unwrap();
             let left: Vec<_> = all.iter().filter(|(k, _)| !gone.contains(k.as_str())).collect();

@@ -65,7 +65,8 @@ impl Decoder {
         let length = chunk.len();
         // The data of the current event while all of it lies in this chunk.
         let mut whole: Option<&[u8]> = None;
-        if std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
+        // An empty chunk says nothing about what follows the CR.
+        if !chunk.is_empty() && std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
             chunk = chunk.get(1..).unwrap_or_default();
         }
         while let Some(end) = memchr2(b'\n', b'\r', chunk) {
@@ -78,10 +79,10 @@ impl Decoder {
                 self.line.extend_from_slice(head);
                 let line = std::mem::take(&mut self.line);
                 // The line is a copy: what it adds has to be one as well.
-                let mut held = None;
+                let mut copied = None;
                 self.keep(whole.take());
-                self.take_line(&line, &mut held, at, &mut on_event);
-                self.keep(held);
+                self.take_line(&line, &mut copied, at, &mut on_event);
+                self.keep(copied);
             }
             if self.data.len() > self.limit {
                 return Err(TooLong(self.limit));
@@ -145,13 +146,13 @@ impl Decoder {
             self.data.clear();
             self.name.clear();
         } else if let Some(value) = field(line, b"data") {
-            if !self.has_data {
-                self.has_data = true;
-                *whole = Some(value);
-            } else {
+            if self.has_data {
                 self.keep(whole.take());
                 self.data.push(b'\n');
                 self.data.extend_from_slice(value);
+            } else {
+                self.has_data = true;
+                *whole = Some(value);
             }
         } else if let Some(value) = field(line, b"event") {
             self.name.clear();
@@ -227,6 +228,11 @@ mod tests {
         let text: &[u8] =
             b"\xef\xbb\xbf: hi\r\nevent: a\r\ndata: 1\r\n\r\ndata:2\rdata: 3\r\rid: 7\n\ndata\n\n";
         assert_eq!(decode(&[text]), [pair("a", "1"), pair("", "2\n3"), pair("", "")]);
+    }
+
+    #[test]
+    fn an_empty_chunk_between_cr_and_lf_changes_nothing() {
+        assert_eq!(decode(&[b"data: 1\r", b"", b"\ndata: 2\r\n\r\n"]), [pair("", "1\n2")]);
     }
 
     #[test]

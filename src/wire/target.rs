@@ -64,9 +64,40 @@ impl Profile {
         ALL.into_iter().find(|p| p.name() == name)
     }
 
+    /// Whether it counts the tokens of a prompt. Elsewhere [`crate::estimate`] does.
+    pub fn counts_tokens(self) -> bool {
+        matches!(self.protocol(), Protocol::Claude | Protocol::Gemini) && self != Self::Kiro
+    }
+
     /// Whether it answers in events only, so that a whole answer has to be folded.
     pub fn streams_only(self) -> bool {
         matches!(self, Self::Codex | Self::Kiro)
+    }
+}
+
+/// What is asked of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// An answer.
+    #[default]
+    Generate,
+    /// An answer in the shape of legacy completions (`/v1/completions`).
+    Completion,
+    /// The number of tokens of a prompt.
+    CountTokens,
+    /// A compacted conversation (`/v1/responses/compact`).
+    Compact,
+}
+
+impl Operation {
+    /// The name used in logs, metrics and vectors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Completion => "completion",
+            Self::CountTokens => "count_tokens",
+            Self::Compact => "compact",
+        }
     }
 }
 

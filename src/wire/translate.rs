@@ -5,21 +5,23 @@
 //! client's mistakes ([`WireError`], a 400); the upstream's, as [`Flow::Failed`].
 //!
 //! Adding a format: a folder with the files of the table in the crate's documentation, then one arm in each
-//! `match` below.
+//! `match` of `formats.rs`.
 
 use crate::error::WireError;
 use crate::frames::Framing;
 use crate::head::Head;
-use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream, lower};
-use crate::target::{Card, Profile, Target};
+use crate::ir::{Context, Losses, lower};
+use crate::target::{Card, Operation, Profile, Target};
 use crate::thinking::{self, Mode};
-use crate::{Protocol, claude, gemini, openai_chat, openai_responses};
+use crate::{Protocol, estimate, gemini};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+mod formats;
 mod relay;
 mod reply;
 
+pub use formats::{read_request, stream_writer, write_answer, write_count};
 pub use reply::{Flow, Reply};
 
 /// A request and what routing decided about it.
@@ -27,7 +29,9 @@ pub use reply::{Flow, Reply};
 pub struct Job<'j> {
     /// Format of the client.
     pub client: Protocol,
-    /// The client's body.
+    /// What it asks.
+    pub operation: Operation,
+    /// Its body.
     pub body: &'j [u8],
     /// Its head.
     pub head: &'j Head,
@@ -58,20 +62,41 @@ pub struct Job<'j> {
 pub struct Prepared<'j> {
     /// The upstream's body; borrowed when nothing had to change.
     pub body: Cow<'j, [u8]>,
-    /// Whether the upstream will answer in events.
-    pub stream: bool,
-    /// What the answer needs to know.
-    pub context: Arc<Context>,
+    /// How its answer is translated.
+    pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
     /// How much the model is asked to think.
     pub thinking: Option<Mode>,
 }
 
+/// How an answer is translated: all that is left of a request when its body is gone.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Format of the client.
+    pub client: Protocol,
+    /// What it asks.
+    pub operation: Operation,
+    /// Flavour of the upstream.
+    pub profile: Profile,
+    /// Whether the client wants events.
+    pub stream: bool,
+    /// Whether the upstream will answer in events.
+    pub upstream_stream: bool,
+    /// Whether bytes stay bytes.
+    pub same_format: bool,
+    /// How the client's events are framed.
+    pub framing: Framing,
+    /// What the answer needs to know of the request.
+    pub context: Arc<Context>,
+}
+
 impl Job<'_> {
     /// Whether both sides speak the same format, so that bytes stay bytes.
     pub fn same_format(&self) -> bool {
-        self.client == self.profile.protocol() && self.profile != Profile::Kiro
+        self.client == self.profile.protocol()
+            && self.profile != Profile::Kiro
+            && self.operation != Operation::Completion
     }
 }
 
@@ -84,9 +109,12 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         seed: job.seed.to_owned(),
         include_usage: job.head.include_usage,
         json_array: job.framing == Framing::JsonArray,
+        envelope: job.client == Protocol::Gemini
+            && gemini::envelope::unwrap_client_envelope(job.body).is_some(),
         ..Context::default()
     };
-    let stream = job.stream || job.profile.streams_only();
+    let whole = matches!(job.operation, Operation::CountTokens | Operation::Compact);
+    let stream = !whole && (job.stream || job.profile.streams_only());
     let mut target = Target {
         profile: job.profile,
         model: job.model,
@@ -97,95 +125,45 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
     };
     let body = if job.same_format() {
         target.thinking = thinking::plan(job.suffix, &job.card.thinking, job.client, &mut losses);
-        patch_request(job, &target, &mut losses)?
+        formats::patch_request(job, &target, &mut losses)?
     } else {
-        let mut request = read_request(job.client, job.body, &mut losses)?;
-        request.stream = job.stream;
-        if let Some(mode) = job.suffix {
-            request.thinking.mode = Some(mode);
-        }
-        target.thinking =
-            thinking::plan(request.thinking.mode, &job.card.thinking, job.profile.protocol(), &mut losses);
-        lower::lower(&mut request, rules(job.profile.protocol()), &mut context, &mut losses);
-        context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
-        Cow::Owned(write_request(&request, &target, &mut context, &mut losses)?)
+        Cow::Owned(rewrite(job, &mut target, &mut context, &mut losses)?)
     };
-    Ok(Prepared { body, stream, context: Arc::new(context), losses, thinking: target.thinking })
+    let plan = Plan {
+        client: job.client,
+        operation: job.operation,
+        profile: job.profile,
+        stream: job.stream,
+        upstream_stream: stream,
+        same_format: job.same_format(),
+        framing: job.framing,
+        context: Arc::new(context),
+    };
+    Ok(Prepared { body, plan, losses, thinking: target.thinking })
 }
 
-fn rules(protocol: Protocol) -> &'static lower::Rules {
-    match protocol {
-        Protocol::OpenaiChat => &openai_chat::RULES,
-        Protocol::OpenaiResponses => &openai_responses::RULES,
-        Protocol::Claude => &claude::RULES,
-        Protocol::Gemini => &gemini::RULES,
-    }
-}
-
-/// Client body → IR.
-pub fn read_request<'a>(
-    protocol: Protocol,
-    body: &'a [u8],
-    losses: &mut Losses,
-) -> Result<Request<'a>, WireError> {
-    match protocol {
-        Protocol::OpenaiChat => openai_chat::read_request(body, losses),
-        Protocol::OpenaiResponses => openai_responses::read_request(body, losses),
-        Protocol::Claude => claude::read_request(body, losses),
-        Protocol::Gemini => gemini::read_request(body, losses),
-    }
-}
-
-fn write_request(
-    request: &Request<'_>,
-    target: &Target<'_>,
+/// Reads the client's body and writes the upstream's.
+fn rewrite(
+    job: &Job<'_>,
+    target: &mut Target<'_>,
     context: &mut Context,
     losses: &mut Losses,
 ) -> Result<Vec<u8>, WireError> {
-    match target.profile.protocol() {
-        Protocol::OpenaiChat => openai_chat::write_request(request, target, context, losses),
-        Protocol::OpenaiResponses => openai_responses::write_request(request, target, context, losses),
-        Protocol::Claude => claude::write_request(request, target, context, losses),
-        Protocol::Gemini => gemini::write_request(request, target, context, losses),
+    let protocol = job.profile.protocol();
+    let mut request = formats::read_operation(job, losses)?;
+    request.stream = job.stream;
+    if let Some(mode) = job.suffix {
+        request.thinking.mode = Some(mode);
     }
+    target.thinking = thinking::plan(request.thinking.mode, &job.card.thinking, protocol, losses);
+    lower::lower(&mut request, formats::rules(protocol), context, losses);
+    context.hide_reasoning = request.thinking.visible == Some(false);
+    context.legacy_functions = request.legacy_functions;
+    context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
+    formats::write_request(job.operation, &request, target, context, losses)
 }
 
-fn patch_request<'j>(
-    job: &Job<'j>,
-    target: &Target<'_>,
-    losses: &mut Losses,
-) -> Result<Cow<'j, [u8]>, WireError> {
-    match job.client {
-        Protocol::OpenaiChat => openai_chat::patch_request(job.body, job.head, target, losses),
-        Protocol::OpenaiResponses => openai_responses::patch_request(job.body, job.head, target, losses),
-        Protocol::Claude => claude::patch_request(job.body, job.head, target, losses),
-        Protocol::Gemini => gemini::patch_request(job.body, job.head, target, losses),
-    }
-}
-
-fn reader(profile: Profile, seed: &str) -> Box<dyn ReadAnswer> {
-    match profile.protocol() {
-        Protocol::OpenaiChat => openai_chat::reader(profile, seed),
-        Protocol::OpenaiResponses => openai_responses::reader(profile, seed),
-        Protocol::Claude => claude::reader(profile, seed),
-        Protocol::Gemini => gemini::reader(profile, seed),
-    }
-}
-
-fn stream_writer(protocol: Protocol, context: Arc<Context>, framing: Framing) -> Box<dyn WriteStream> {
-    match protocol {
-        Protocol::OpenaiChat => openai_chat::stream_writer(context, framing),
-        Protocol::OpenaiResponses => openai_responses::stream_writer(context, framing),
-        Protocol::Claude => claude::stream_writer(context, framing),
-        Protocol::Gemini => gemini::stream_writer(context, framing),
-    }
-}
-
-fn write_answer(protocol: Protocol, answer: &Answer, context: &Context) -> Vec<u8> {
-    match protocol {
-        Protocol::OpenaiChat => openai_chat::write_answer(answer, context),
-        Protocol::OpenaiResponses => openai_responses::write_answer(answer, context),
-        Protocol::Claude => claude::write_answer(answer, context),
-        Protocol::Gemini => gemini::write_answer(answer, context),
-    }
+/// Counts the tokens of a client's body here, about: for upstreams that do not count.
+pub fn estimate_tokens(client: Protocol, body: &[u8]) -> Result<u64, WireError> {
+    Ok(estimate::tokens(&read_request(client, body, &mut Losses::default())?))
 }

@@ -1,1 +1,11 @@
-//! placeholder
+//! What tests need around the proxy: an upstream that misbehaves on command, a client that speaks bytes, the
+//! proxy as a process, scratch folders, the translation vectors.
+//!
+//! Plain threads and blocking sockets: a test reads from top to bottom, and every byte on the wire is one
+//! that a test wrote. Nothing here is used by the product.
+
+pub mod client;
+pub mod proxy;
+pub mod scratch;
+pub mod upstream;
+pub mod vectors;

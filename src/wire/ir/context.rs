@@ -20,10 +20,14 @@ pub struct Context {
     pub hide_reasoning: bool,
     /// Upstream tool name → what the client called it.
     pub names: HashMap<String, Restored>,
+    /// Chat: the client reads calls as legacy `function_call`.
+    pub legacy_functions: bool,
     /// Responses: members that the answer object repeats, as sent.
     pub echo: Vec<(&'static str, String)>,
     /// Gemini without `alt=sse`: a JSON array of chunks.
     pub json_array: bool,
+    /// Gemini: the client speaks the CLI's envelope, so its answer goes out as `{"response":…}`.
+    pub envelope: bool,
 }
 
 /// A tool as the client declared it.

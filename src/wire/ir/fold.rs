@@ -149,15 +149,15 @@ impl Sink for Fold {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Start { id, model, created } => {
-                self.answer.id = id.to_owned();
-                self.answer.model = model.to_owned();
+                id.clone_into(&mut self.answer.id);
+                model.clone_into(&mut self.answer.model);
                 self.answer.created = created;
             }
             Event::Open { block, choice, kind } => {
                 let at = self.choice(choice);
                 if let Some(choice) = self.answer.choices.get_mut(at) {
                     self.places.push((block, at, choice.blocks.len()));
-                    choice.blocks.push(open(kind));
+                    choice.blocks.push(open(&kind));
                 }
             }
             Event::Delta { block, delta } => {
@@ -180,8 +180,8 @@ impl Sink for Fold {
     }
 }
 
-fn open(kind: BlockKind<'_>) -> Block {
-    match kind {
+fn open(kind: &BlockKind<'_>) -> Block {
+    match *kind {
         BlockKind::Text => {
             Block::Text { text: String::new(), citations: Vec::new(), signature: None, logprobs: Vec::new() }
         }

@@ -43,7 +43,7 @@ pub struct Rules {
 }
 
 /// Makes `request` fit.
-pub fn lower<'a>(request: &mut Request<'a>, rules: &Rules, context: &mut Context, losses: &mut Losses) {
+pub fn lower(request: &mut Request<'_>, rules: &Rules, context: &mut Context, losses: &mut Losses) {
     drop_blanks(&mut request.turns);
     pair::pair(&mut request.turns, losses);
     names::fit(request, rules, context, losses);

@@ -13,7 +13,7 @@ pub type Str<'a> = Cow<'a, str>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawJson<'a>(pub Str<'a>);
 
-impl<'a> RawJson<'a> {
+impl RawJson<'_> {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -75,6 +75,8 @@ pub struct Request<'a> {
     pub cache_key: Option<Str<'a>>,
     /// `service_tier` as the client wrote it.
     pub service_tier: Option<Str<'a>>,
+    /// Chat: the client declared legacy `functions`, and reads calls as `function_call`.
+    pub legacy_functions: bool,
     /// Gemini `safetySettings`.
     pub safety: Option<RawJson<'a>>,
     /// Responses `include`.

@@ -84,11 +84,24 @@ fn unpack(restored: &Restored, text: String) -> String {
         return bare_input(&text).unwrap_or(text);
     }
     match (restored.placeholder, json::parse_any(text.as_bytes())) {
-        (Some(placeholder), Ok(Json::Object(mut map))) => {
-            map.remove(placeholder);
-            Json::Object(map).to_text()
+        (Some(placeholder), Ok(mut value @ Json::Object(_))) => {
+            take_out(&mut value, placeholder);
+            value.to_text()
         }
         _ => text,
+    }
+}
+
+/// Removes `placeholder` at any depth: objects inside the arguments get one as well. The client has no
+/// property of that name.
+fn take_out(value: &mut Json<'_>, placeholder: &str) {
+    match value {
+        Json::Object(map) => {
+            map.0.retain(|(key, _)| key != placeholder);
+            map.0.iter_mut().for_each(|(_, value)| take_out(value, placeholder));
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| take_out(item, placeholder)),
+        _ => {}
     }
 }
 
@@ -125,6 +138,7 @@ mod tests {
         for (name, arguments, expected) in [
             ("custom", r#"{"input":"a\nb"}"#, "a\nb"),
             ("empty", r#"{"reason":"x"}"#, "{}"),
+            ("empty", r#"{"a":[{"reason":"x","b":1}]}"#, r#"{"a":[{"b":1}]}"#),
             ("custom", "broken", "broken"),
         ] {
             let (a, b) = arguments.split_at(3);

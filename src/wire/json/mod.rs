@@ -12,6 +12,7 @@ mod write;
 pub use path::Path;
 pub(crate) use read::string_end;
 pub use read::{MAX_DEPTH, Map, check_raw, parse, parse_any};
+pub(crate) use write::write_escaped;
 pub use write::{Array, Object, array, object, string, write_string};
 
 use std::borrow::Cow;

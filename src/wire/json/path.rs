@@ -15,11 +15,13 @@ pub enum Path<'p> {
 
 impl<'p> Path<'p> {
     /// The member `key` of this value.
+    #[must_use]
     pub fn key(&'p self, key: &'p str) -> Self {
         Path::Key(self, key)
     }
 
     /// The element `index` of this value.
+    #[must_use]
     pub fn index(&'p self, index: usize) -> Self {
         Path::Index(self, index)
     }

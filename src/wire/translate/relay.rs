@@ -1,12 +1,14 @@
 //! The same format on both sides: events go out as they came in, byte for byte, and are only looked at.
 //!
 //! Enters: the upstream's bytes. Leaves: whole events, unchanged except where the route promised another
-//! model name, and without the usage event that the proxy asked for and the client did not. An event of
+//! model name or only one side has Google's envelope, and without the usage event that the proxy asked for
+//! and the client did not. An event of
 //! which only a part came is held back, so that an error event can follow a cut at any place.
 
 use crate::Protocol;
 use crate::error::Failure;
 use crate::frames::{Frames, Framing};
+use crate::gemini::envelope::Rewrap;
 use crate::ir::Context;
 use crate::json;
 use crate::patch::{Patch, members};
@@ -16,14 +18,18 @@ use crate::patch::{Patch, members};
 pub(super) struct Relay {
     protocol: Protocol,
     framing: Framing,
+    /// What happens to the envelope of Google's backends.
+    rewrap: Rewrap,
     frames: Frames,
     /// Start of an event whose end has not come.
     partial: Vec<u8>,
+    /// The upstream's own error event: a client that got a part of the answer gets it as it is.
+    words: Option<Vec<u8>>,
 }
 
 impl Relay {
-    pub(super) fn new(protocol: Protocol, framing: Framing) -> Self {
-        Self { protocol, framing, frames: Frames::new(framing), partial: Vec::new() }
+    pub(super) fn new(protocol: Protocol, framing: Framing, rewrap: Rewrap) -> Self {
+        Self { protocol, framing, rewrap, frames: Frames::new(framing), partial: Vec::new(), words: None }
     }
 
     pub(super) fn frames(&mut self) -> &mut Frames {
@@ -38,7 +44,7 @@ impl Relay {
         }
         let renamed =
             (!context.model.is_empty()).then(|| rename(self.protocol, data, &context.model)).flatten();
-        if self.framing == Framing::Sse && renamed.is_none() {
+        if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep && renamed.is_none() {
             let partial = std::mem::take(&mut self.partial);
             self.frames.raw(&partial);
             self.frames.raw(raw);
@@ -48,8 +54,8 @@ impl Relay {
         if data == b"[DONE]" {
             return self.frames.done();
         }
-        let data = renamed.as_deref().unwrap_or(data);
-        self.frames.event(name, |out| out.extend_from_slice(data));
+        let data = self.rewrap.apply(renamed.as_deref().unwrap_or(data));
+        self.frames.event(name, |out| out.extend_from_slice(&data));
     }
 
     /// Keeps the start of an event.
@@ -57,15 +63,30 @@ impl Relay {
         self.partial.extend_from_slice(raw);
     }
 
+    /// Keeps the event by which the upstream says that the answer broke.
+    pub(super) fn last_words(&mut self, raw: &[u8]) {
+        let mut words = std::mem::take(&mut self.partial);
+        words.extend_from_slice(raw);
+        self.words = Some(words);
+    }
+
+    /// The answer is complete: closes what the framing left open.
+    pub(super) fn end(&mut self) {
+        self.frames.end();
+    }
+
     /// Ends the stream with the error event of the format.
     pub(super) fn fail(&mut self, failure: &Failure, sequence: u64) {
         self.partial.clear();
-        write_failure(self.protocol, failure, sequence, &mut self.frames);
+        match self.words.take() {
+            Some(words) if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep => self.frames.raw(&words),
+            _ => write_failure(self.protocol, failure, sequence, &mut self.frames),
+        }
     }
 }
 
 /// The event that tells a client that its stream broke.
-pub(super) fn write_failure(protocol: Protocol, failure: &Failure, sequence: u64, frames: &mut Frames) {
+fn write_failure(protocol: Protocol, failure: &Failure, sequence: u64, frames: &mut Frames) {
     match protocol {
         Protocol::OpenaiChat | Protocol::Gemini => {
             let body = failure.render(protocol);

@@ -5,14 +5,17 @@
 //! May go wrong: [`Flow::Failed`], before anything good came (then the request may be tried elsewhere) or
 //! after (then [`Reply::fail`] tells the client).
 
-use super::relay::{Relay, rename, write_failure};
-use super::{Job, Prepared, reader, stream_writer, write_answer};
-use crate::Protocol;
+use super::Plan;
+use super::formats::{read_count, reader, stream_writer, write_answer, write_count};
+use super::relay::{Relay, rename};
 use crate::error::Failure;
-use crate::frames::Framing;
+use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
 use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
+use crate::json::{self, Json};
+use crate::openai_responses::Collect;
 use crate::sse;
+use crate::target::Operation;
 use std::sync::Arc;
 
 /// Where an answer stands after a step.
@@ -30,12 +33,8 @@ pub enum Flow {
 
 /// Translates one answer.
 pub struct Reply {
-    client: Protocol,
-    /// Whether the client gets events.
-    stream: bool,
-    same_format: bool,
-    framing: Framing,
-    context: Arc<Context>,
+    plan: Plan,
+    rewrap: Rewrap,
     decoder: sse::Decoder,
     reader: Box<dyn ReadAnswer>,
     restore: Restore,
@@ -47,17 +46,22 @@ pub struct Reply {
 
 impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reply")
-            .field("client", &self.client)
-            .field("watch", &self.watch)
-            .finish_non_exhaustive()
+        f.debug_struct("Reply").field("plan", &self.plan).field("watch", &self.watch).finish_non_exhaustive()
     }
 }
 
+/// Where an answer goes.
 enum Output {
-    Relay(Relay),
+    /// Events of the same format, as they came.
+    Relay(Box<Relay>),
+    /// Events of another format.
     Stream(Box<dyn WriteStream>),
-    Whole(Fold),
+    /// A whole answer of another format.
+    Whole(Box<Fold>),
+    /// A whole answer of the same format, out of events.
+    Collect(Box<Collect>),
+    /// A whole answer of the same format, as it came.
+    Verbatim,
 }
 
 /// What is noted of every answer, whatever its way.
@@ -104,28 +108,24 @@ impl Watch {
 
 impl Reply {
     /// Starts on the answer to a prepared request.
-    pub fn new(job: &Job<'_>, prepared: &Prepared<'_>) -> Self {
-        let context = Arc::clone(&prepared.context);
-        let same_format = job.same_format();
-        let output = if same_format && job.stream {
-            Output::Relay(Relay::new(job.client, job.framing))
-        } else if job.stream {
-            Output::Stream(stream_writer(job.client, Arc::clone(&context), job.framing))
-        } else {
-            Output::Whole(Fold::default())
+    pub fn new(plan: &Plan) -> Self {
+        let rewrap = Rewrap::between(plan.profile, &plan.context);
+        let output = match (plan.same_format, plan.stream) {
+            (true, true) => Output::Relay(Box::new(Relay::new(plan.client, plan.framing, rewrap))),
+            (true, false) if plan.upstream_stream => Output::Collect(Box::default()),
+            (true, false) => Output::Verbatim,
+            (false, true) => Output::Stream(writer(plan)),
+            (false, false) => Output::Whole(Box::default()),
         };
         Self {
-            client: job.client,
-            stream: job.stream,
-            same_format,
-            framing: job.framing,
+            rewrap,
             decoder: sse::Decoder::default(),
-            reader: reader(job.profile, &context.seed),
+            reader: reader(plan.profile, &plan.context.seed),
             restore: Restore::default(),
             output,
             watch: Watch::default(),
             body: Vec::new(),
-            context,
+            plan: plan.clone(),
         }
     }
 
@@ -145,35 +145,76 @@ impl Reply {
         if let Err(too_long) = fed {
             self.watch.failure.get_or_insert(Failure::garbage(&too_long.to_string()));
         }
-        self.finish_whole();
-        self.watch.flow()
+        self.settle()
     }
 
     /// The upstream's event stream is over.
     pub fn eof(&mut self) -> Flow {
         let mut decoder = std::mem::take(&mut self.decoder);
         decoder.finish(|event| self.step(event, b"\n\n"));
-        let Self { reader, restore, output, watch, context, .. } = self;
-        reader.eof(&mut |event: Event<'_>| pass(event, restore, output, watch, context));
-        self.finish_whole();
-        self.watch.flow()
+        let Self { reader, restore, output, watch, plan, .. } = self;
+        reader.eof(&mut |event: Event<'_>| pass(event, restore, output, watch, &plan.context));
+        if let (Output::Relay(relay), true, None) = (output, watch.done, &watch.failure) {
+            relay.end();
+        }
+        self.settle()
     }
 
     /// Takes a whole JSON answer, also where the client wants events.
     pub fn whole(&mut self, body: &[u8]) -> Flow {
-        if self.same_format && self.stream {
-            // The client waits for events, the upstream did not send any: write them.
-            self.output = Output::Stream(stream_writer(self.client, Arc::clone(&self.context), self.framing));
+        match self.plan.operation {
+            Operation::CountTokens => return self.count(body),
+            Operation::Compact => return self.verbatim(body),
+            Operation::Generate | Operation::Completion => {}
         }
-        let Self { reader, restore, output, watch, context, .. } = self;
-        reader.whole(body, &mut |event: Event<'_>| pass(event, restore, output, watch, context));
-        if self.same_format && !self.stream {
-            let renamed = (!self.context.model.is_empty())
-                .then(|| rename(self.client, body, &self.context.model))
-                .flatten();
-            self.body = renamed.unwrap_or_else(|| body.to_vec());
+        match &self.output {
+            // The client waits for events, the upstream did not send any: write them.
+            Output::Relay(_) => self.output = Output::Stream(writer(&self.plan)),
+            // The upstream was asked for events and sent the whole.
+            Output::Collect(_) => self.output = Output::Verbatim,
+            _ => {}
+        }
+        let Self { reader, restore, output, watch, plan, .. } = self;
+        reader.whole(body, &mut |event: Event<'_>| pass(event, restore, output, watch, &plan.context));
+        if matches!(self.output, Output::Verbatim) {
+            self.body = self.shown(body);
+        }
+        self.settle()
+    }
+
+    /// A whole answer of the same format, under the name that the route promised.
+    fn shown(&self, body: &[u8]) -> Vec<u8> {
+        let model = &self.plan.context.model;
+        let renamed = (!model.is_empty()).then(|| rename(self.plan.client, body, model)).flatten();
+        self.rewrap.apply(renamed.as_deref().unwrap_or(body)).into_owned()
+    }
+
+    /// An answer that is not a message: it goes on as it is.
+    fn verbatim(&mut self, body: &[u8]) -> Flow {
+        let value = json::parse_any(body);
+        if !matches!(value, Ok(Json::Object(_))) {
+            self.watch.failure = Some(Failure::garbage("it is no JSON object"));
+        } else if value.is_ok_and(|value| value.get("error").is_some_and(|error| !error.is_null())) {
+            self.watch.failure = Some(Failure::parse(200, body));
         } else {
-            self.finish_whole();
+            self.body = body.to_vec();
+            self.output = Output::Verbatim;
+            self.watch.done = true;
+        }
+        self.watch.flow()
+    }
+
+    fn count(&mut self, body: &[u8]) -> Flow {
+        if self.plan.same_format {
+            return self.verbatim(body);
+        }
+        match read_count(self.plan.profile, body) {
+            Some(tokens) => {
+                self.body = write_count(self.plan.client, tokens);
+                self.output = Output::Verbatim;
+                self.watch.done = true;
+            }
+            None => self.watch.failure = Some(Failure::garbage("it holds no token count")),
         }
         self.watch.flow()
     }
@@ -183,25 +224,31 @@ impl Reply {
         if self.watch.done || self.watch.failure.is_some() {
             return;
         }
-        let Self { reader, restore, output, watch, context, .. } = self;
-        if let Output::Relay(relay) = output {
-            reader.event(event.name, event.data, &mut |event: Event<'_>| watch.note(&event));
-            if watch.failure.is_none() {
-                relay.event(event.name, event.data, raw, context);
-            }
-        } else {
-            reader.event(event.name, event.data, &mut |event: Event<'_>| {
-                pass(event, restore, output, watch, context);
-            });
+        let Self { reader, restore, output, watch, plan, .. } = self;
+        let sse::Event { name, data, .. } = event;
+        reader.event(name, data, &mut |event: Event<'_>| pass(event, restore, output, watch, &plan.context));
+        match output {
+            Output::Relay(relay) if watch.failure.is_some() => relay.last_words(raw),
+            Output::Relay(relay) => relay.event(name, data, raw, &plan.context),
+            Output::Collect(collect) => collect.event(data),
+            Output::Stream(_) | Output::Whole(_) | Output::Verbatim => {}
         }
     }
 
-    fn finish_whole(&mut self) {
-        if let (Output::Whole(fold), true, None) = (&self.output, self.watch.done, &self.watch.failure) {
-            if self.body.is_empty() {
-                self.body = write_answer(self.client, fold.answer(), &self.context);
+    /// Writes the whole answer once it is complete.
+    fn settle(&mut self) -> Flow {
+        if self.watch.done && self.watch.failure.is_none() && self.body.is_empty() {
+            let Plan { client, operation, context, .. } = &self.plan;
+            match std::mem::replace(&mut self.output, Output::Verbatim) {
+                Output::Whole(fold) => self.body = write_answer(*client, *operation, fold.answer(), context),
+                Output::Collect(collect) => match collect.into_body() {
+                    Some(body) => self.body = self.shown(&body),
+                    None => self.watch.failure = Some(Failure::cut()),
+                },
+                other => self.output = other,
             }
         }
+        self.watch.flow()
     }
 
     /// Tells a client that got a part of the stream that the rest will not come.
@@ -209,7 +256,8 @@ impl Reply {
         match &mut self.output {
             Output::Relay(relay) => relay.fail(failure, SEQUENCE_UNKNOWN),
             Output::Stream(writer) => writer.event(Event::Failure(failure.clone())),
-            Output::Whole(_) => write_failure(self.client, failure, 0, &mut crate::frames::Frames::default()),
+            // Nothing of a whole answer has been sent: it is answered with an error status.
+            Output::Whole(_) | Output::Collect(_) | Output::Verbatim => self.body.clear(),
         }
         self.watch.failure.get_or_insert(failure.clone());
     }
@@ -219,7 +267,7 @@ impl Reply {
         match &mut self.output {
             Output::Relay(relay) => relay.frames().take(),
             Output::Stream(writer) => writer.frames().take(),
-            Output::Whole(_) => std::mem::take(&mut self.body),
+            Output::Whole(_) | Output::Collect(_) | Output::Verbatim => std::mem::take(&mut self.body),
         }
     }
 
@@ -228,7 +276,7 @@ impl Reply {
         match &mut self.output {
             Output::Relay(relay) => relay.frames().pending().len(),
             Output::Stream(writer) => writer.frames().pending().len(),
-            Output::Whole(_) => self.body.len(),
+            Output::Whole(_) | Output::Collect(_) | Output::Verbatim => self.body.len(),
         }
     }
 
@@ -260,7 +308,11 @@ fn pass(event: Event<'_>, restore: &mut Restore, output: &mut Output, watch: &mu
     }
     match output {
         Output::Stream(writer) => restore.event(event, context, &mut |event: Event<'_>| writer.event(event)),
-        Output::Whole(fold) => restore.event(event, context, fold),
-        Output::Relay(_) => {}
+        Output::Whole(fold) => restore.event(event, context, fold.as_mut()),
+        Output::Relay(_) | Output::Collect(_) | Output::Verbatim => {}
     }
+}
+
+fn writer(plan: &Plan) -> Box<dyn WriteStream> {
+    stream_writer(plan.client, plan.operation, Arc::clone(&plan.context), plan.framing)
 }

@@ -17,8 +17,9 @@ const INPUT_SCHEMA: &str =
     r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
 
 /// Renames everything in `request` that the target would refuse.
-pub(super) fn fit<'a>(request: &mut Request<'a>, rules: &Rules, context: &mut Context, losses: &mut Losses) {
-    let mut renames = Renames { rules, given: HashMap::new(), context };
+pub(super) fn fit(request: &mut Request<'_>, rules: &Rules, context: &mut Context, losses: &mut Losses) {
+    let mut renames =
+        Renames { rules, given: HashMap::new(), taken: HashSet::new(), next: HashMap::new(), context };
     declare(&mut request.tools, &mut renames, losses);
     for turn in &mut request.turns {
         for part in &mut turn.parts {
@@ -66,7 +67,7 @@ pub(super) fn fit<'a>(request: &mut Request<'a>, rules: &Rules, context: &mut Co
 }
 
 /// Renames the declarations; of two tools with one name the first stays.
-fn declare<'a>(tools: &mut Vec<Tool<'a>>, renames: &mut Renames<'_>, losses: &mut Losses) {
+fn declare(tools: &mut Vec<Tool<'_>>, renames: &mut Renames<'_>, losses: &mut Losses) {
     let mut seen = HashSet::new();
     tools.retain_mut(|tool| {
         let (name, namespace, kind) = match tool {
@@ -111,6 +112,10 @@ struct Renames<'r> {
     rules: &'r Rules,
     /// (namespace, name) → the target's name.
     given: HashMap<(String, String), String>,
+    /// Names of the target that are taken: (namespace where the target has them, name).
+    taken: HashSet<(String, String)>,
+    /// The last number that was tried to tell names apart that are cut to the same.
+    next: HashMap<(String, String), usize>,
     context: &'r mut Context,
 }
 
@@ -127,20 +132,21 @@ impl Renames<'_> {
             _ => name.to_owned(),
         };
         let rule = &self.rules.names;
+        let space = if self.rules.namespaces { key.0.clone() } else { String::new() };
         let mut given = if rule.allows(&full) { full } else { rule.shorten(&full) };
-        let taken = |candidate: &str| {
-            self.given.iter().any(|(k, v)| v == candidate && (k.0 == key.0 || !self.rules.namespaces))
-        };
-        if taken(&given) {
-            let base = given.clone();
-            given = (1..)
-                .map(|n| {
-                    let suffix = format!("_{n}");
-                    let keep = base.len().min(rule.name_max - suffix.len());
-                    format!("{}{suffix}", base.get(..keep).unwrap_or_default())
-                })
-                .find(|candidate| !taken(candidate))
-                .unwrap_or(base);
+        if !self.taken.insert((space.clone(), given.clone())) {
+            let base = given;
+            let next = self.next.entry((space.clone(), base.clone())).or_default();
+            // Each number is tried once: the whole costs as many steps as there are names.
+            loop {
+                *next += 1;
+                let suffix = format!("_{next}");
+                let keep = base.len().min(rule.name_max - suffix.len());
+                given = format!("{}{suffix}", base.get(..keep).unwrap_or_default());
+                if self.taken.insert((space.clone(), given.clone())) {
+                    break;
+                }
+            }
         }
         let changed = given != name || namespace.is_some() && !self.rules.namespaces;
         if changed || (kind == ToolKind::Custom && !self.rules.custom_tools) {
@@ -226,7 +232,7 @@ mod tests {
     fn p38_long_names_are_cut_apart_and_come_back() {
         let long = |c: &str| format!("tool_{}", c.repeat(80));
         let mut request = Request {
-            tools: vec![function(&long("a"), None), function(&long("a").replace("tool", "tool"), Some("n"))],
+            tools: vec![function(&long("a"), None), function(&long("a"), Some("n"))],
             ..Request::default()
         };
         let mut context = Context::default();
@@ -238,6 +244,16 @@ mod tests {
             assert!(context.names[name.as_ref()].name.starts_with("tool_"));
         }
         assert_eq!(context.names[names[1].as_ref()].namespace.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn p40_names_that_are_cut_alike_cost_linear_time() {
+        let base = "t".repeat(64);
+        let tools = (0..20_000).map(|n| function(&format!("{base}{n}"), None)).collect();
+        let mut request = Request { tools, ..Request::default() };
+        fit(&mut request, &PLAIN, &mut Context::default(), &mut Losses::default());
+        let names: HashSet<_> = request.tools.iter().filter_map(Tool::name).collect();
+        assert_eq!(names.len(), 20_000);
     }
 
     #[test]

@@ -4,8 +4,23 @@
 //! repairs: bind by id, else by name, else in order; keep the last of several results; results without a
 //! call become text; calls without a result get one that says so.
 
-use crate::ir::{LossKind, Losses, Part, Role, Str, Text, ToolKind, ToolResult, Turn};
+use crate::ir::{LossKind, Losses, Part, Role, Str, Text, ToolCall, ToolKind, ToolResult, Turn};
 use crate::json::Path;
+use std::collections::{HashMap, VecDeque};
+
+/// The calls so far, found in constant time: a hostile history has many thousands.
+#[derive(Default)]
+struct Slots<'a> {
+    all: Vec<Slot<'a>>,
+    /// Unanswered calls by id, oldest first.
+    open: HashMap<Str<'a>, VecDeque<usize>>,
+    /// Unanswered calls without an id by name, oldest first.
+    by_name: HashMap<Str<'a>, VecDeque<usize>>,
+    /// The last answered call of an id.
+    answered: HashMap<Str<'a>, usize>,
+    /// The oldest call that may be unanswered.
+    first_open: usize,
+}
 
 /// A call, and where its result is kept until it is placed.
 struct Slot<'a> {
@@ -17,9 +32,72 @@ struct Slot<'a> {
     result: Option<ToolResult<'a>>,
 }
 
+impl<'a> Slots<'a> {
+    fn push(&mut self, turn: usize, call: &ToolCall<'a>) {
+        let at = self.all.len();
+        self.open.entry(call.id.clone()).or_default().push_back(at);
+        self.by_name.entry(call.name.clone()).or_default().push_back(at);
+        self.all.push(Slot {
+            turn,
+            id: call.id.clone(),
+            name: call.name.clone(),
+            kind: call.kind,
+            result: None,
+        });
+    }
+
+    /// The call that `result` answers. An unanswered call wins; a repeated id means a second result.
+    fn bind(&mut self, result: &ToolResult<'a>) -> Option<&mut Slot<'a>> {
+        let name = result.name.as_ref().filter(|name| !name.is_empty());
+        let at = if result.call_id.is_empty() {
+            match name {
+                Some(name) => self.open_by_name(name),
+                None => self.oldest_open(),
+            }
+        } else {
+            self.open_by_id(&result.call_id).or_else(|| self.answered.get(&result.call_id).copied()).or_else(
+                || {
+                    // Formats whose calls have no ids: the result's made-up id matches none, its name does.
+                    let at = self.open_by_name(name?)?;
+                    self.all.get(at)?.id.is_empty().then_some(at)
+                },
+            )
+        }?;
+        let slot = self.all.get_mut(at)?;
+        self.answered.insert(slot.id.clone(), at);
+        Some(slot)
+    }
+
+    fn open_by_id(&mut self, id: &Str<'a>) -> Option<usize> {
+        first_open(&self.all, self.open.get_mut(id)?)
+    }
+
+    fn open_by_name(&mut self, name: &Str<'a>) -> Option<usize> {
+        first_open(&self.all, self.by_name.get_mut(name)?)
+    }
+
+    fn oldest_open(&mut self) -> Option<usize> {
+        while self.all.get(self.first_open).is_some_and(|slot| slot.result.is_some()) {
+            self.first_open += 1;
+        }
+        (self.first_open < self.all.len()).then_some(self.first_open)
+    }
+}
+
+/// The first of `queue` that is unanswered; those before it are forgotten.
+fn first_open(all: &[Slot<'_>], queue: &mut VecDeque<usize>) -> Option<usize> {
+    while let Some(at) = queue.front().copied() {
+        if all.get(at).is_some_and(|slot| slot.result.is_none()) {
+            return Some(at);
+        }
+        queue.pop_front();
+    }
+    None
+}
+
 /// Pairs calls and results.
-pub(super) fn pair<'a>(turns: &mut Vec<Turn<'a>>, losses: &mut Losses) {
-    let mut slots: Vec<Slot<'a>> = Vec::new();
+pub(super) fn pair(turns: &mut Vec<Turn<'_>>, losses: &mut Losses) {
+    let mut slots = Slots::default();
     let root = Path::Root;
     let all = root.key("turns");
     for (n, turn) in turns.iter_mut().enumerate() {
@@ -27,54 +105,26 @@ pub(super) fn pair<'a>(turns: &mut Vec<Turn<'a>>, losses: &mut Losses) {
         for part in std::mem::take(&mut turn.parts) {
             match part {
                 Part::ToolCall(call) if turn.role == Role::Assistant => {
-                    slots.push(Slot {
-                        turn: n,
-                        id: call.id.clone(),
-                        name: call.name.clone(),
-                        kind: call.kind,
-                        result: None,
-                    });
+                    slots.push(n, &call);
                     parts.push(Part::ToolCall(call));
                 }
-                Part::ToolResult(result) => match bind(&mut slots, &result) {
-                    Some(slot) => {
-                        if slot.result.is_some() {
-                            losses.at(LossKind::ToolPairing, &all.index(n));
-                        }
-                        slot.result = Some(result);
-                    }
-                    None => {
+                Part::ToolResult(result) => {
+                    let slot = slots.bind(&result);
+                    if !matches!(&slot, Some(slot) if slot.result.is_none()) {
                         losses.at(LossKind::ToolPairing, &all.index(n));
-                        orphan(result, &mut parts);
                     }
-                },
+                    match slot {
+                        Some(slot) => slot.result = Some(result),
+                        None => orphan(result, &mut parts),
+                    }
+                }
                 other => parts.push(other),
             }
         }
         turn.parts = parts;
     }
-    place(turns, slots, losses);
+    place(turns, slots.all, losses);
     turns.retain(|turn| !turn.parts.is_empty());
-}
-
-/// The slot of the call that `result` answers. An unanswered call wins; a repeated id means a second result.
-fn bind<'s, 'a>(slots: &'s mut [Slot<'a>], result: &ToolResult<'a>) -> Option<&'s mut Slot<'a>> {
-    let open = |slot: &Slot<'_>| slot.result.is_none();
-    let at = if result.call_id.is_empty() {
-        let name = result.name.as_deref().filter(|name| !name.is_empty());
-        match name {
-            Some(name) => slots.iter().position(|s| open(s) && s.name == name),
-            None => slots.iter().position(open),
-        }
-    } else {
-        let same = |slot: &Slot<'_>| slot.id == result.call_id;
-        slots.iter().position(|s| open(s) && same(s)).or_else(|| slots.iter().rposition(same)).or_else(|| {
-            // Formats whose calls have no ids: the result's made-up id matches none, its name does.
-            let name = result.name.as_deref()?;
-            slots.iter().position(|s| open(s) && s.id.is_empty() && s.name == name)
-        })
-    };
-    slots.get_mut(at?)
 }
 
 /// A result whose call is not in the history is still something the user said.
@@ -146,7 +196,7 @@ fn interrupted<'a>(call_id: Str<'a>, name: Str<'a>, kind: ToolKind) -> ToolResul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::ToolCall;
+    use std::fmt::Write;
 
     fn call(id: &'static str, name: &'static str) -> Part<'static> {
         Part::ToolCall(ToolCall {
@@ -184,9 +234,9 @@ mod tests {
             out.push_str(if turn.role == Role::Assistant { " A" } else { " U" });
             for part in &turn.parts {
                 match part {
-                    Part::Text(t) => out.push_str(&format!(" t:{}", t.text.replace('\n', "|"))),
-                    Part::ToolCall(c) => out.push_str(&format!(" c:{}", c.id)),
-                    Part::ToolResult(r) => out.push_str(&format!(" r:{}={}", r.call_id, r.text())),
+                    Part::Text(t) => write!(out, " t:{}", t.text.replace('\n', "|")).unwrap(),
+                    Part::ToolCall(c) => write!(out, " c:{}", c.id).unwrap(),
+                    Part::ToolResult(r) => write!(out, " r:{}={}", r.call_id, r.text()).unwrap(),
                     _ => out.push_str(" ?"),
                 }
             }
@@ -236,6 +286,15 @@ mod tests {
             user(vec![result("", Some("g"), "G"), result("", Some("f"), "F1"), result("", None, "F2")]),
         ]);
         assert_eq!(got, "A c: c: c: U r:=F1 r:=G r:=F2");
+    }
+
+    #[test]
+    fn p40_many_results_take_linear_time() {
+        let calls: Vec<_> = (0..50_000).map(|_| call("x", "f")).collect();
+        let results: Vec<_> = (0..100_000).map(|_| result("x", None, "r")).collect();
+        let mut turns = vec![model(calls), user(results)];
+        pair(&mut turns, &mut Losses::default());
+        assert_eq!(turns[1].parts.len(), 50_000);
     }
 
     #[test]

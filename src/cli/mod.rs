@@ -1,0 +1,151 @@
+//! The command line.
+//!
+//! Enters: arguments and environment. Leaves: an exit code: 0, 1 for what failed, 2 for arguments that
+//! clap refuses, 78 for a broken configuration (`EX_CONFIG` of `sysexits.h`). May go wrong: whatever the
+//! command does; the message says what to do.
+
+mod check;
+mod models;
+mod serve;
+mod translate;
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code for a broken configuration.
+const BROKEN_CONFIG: u8 = 78;
+
+/// One port in front of every LLM provider.
+#[derive(Debug, Parser)]
+#[command(name = "cliproxy", version = version(), about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default)
+    Serve(ServeArgs),
+    /// Read the configuration and say what is wrong with it; exit code 78 when it is broken
+    Check(ConfigArgs),
+    /// List the models that the configuration serves
+    Models(ModelsArgs),
+    /// Show what the proxy makes of a request or an answer, from standard input
+    Translate(translate::Translate),
+    /// Print the version
+    Version,
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// Configuration file [default: config.yaml in the working folder, where there is one]
+    #[arg(long, short, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Args, Debug)]
+struct ModelsArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Version, and what it was built from where the build says so.
+pub fn version() -> &'static str {
+    match option_env!("CLIPROXY_BUILD") {
+        Some(build) => build,
+        None => env!("CARGO_PKG_VERSION"),
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(long_flags(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come here too, for standard output and code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Translate(args)) => translate::run(&args),
+        Some(Command::Version) => {
+            say(&format!("cliproxy {}\n", version()));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// `-config F` is how peers that are written in Go spell `--config F`.
+fn long_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.map(|argument| match argument.to_str() {
+        Some(text) if text.len() > 2 && text.starts_with('-') && !text.starts_with("--") => {
+            let name = text.get(1..).unwrap_or_default();
+            let word = name.split('=').next().unwrap_or_default();
+            let is_long = word.len() > 1 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+            if is_long { OsString::from(format!("--{name}")) } else { argument }
+        }
+        _ => argument,
+    })
+}
+
+/// Writes to standard output; a closed pipe is no error.
+fn say(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes to standard error.
+fn complain(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stderr().lock();
+    let _ = out.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = out.write_all(b"\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Cli {
+        let arguments = std::iter::once("cliproxy").chain(arguments.iter().copied()).map(OsString::from);
+        Cli::try_parse_from(long_flags(arguments)).unwrap()
+    }
+
+    #[test]
+    fn serve_is_the_default_and_single_dashes_are_understood() {
+        for arguments in [&["--config", "f"][..], &["-config", "f"], &["-config=f"], &["-c", "f"]] {
+            let cli = parse(arguments);
+            assert_eq!(cli.serve.config.config.as_deref(), Some("f".as_ref()), "{arguments:?}");
+        }
+        let Some(Command::Check(check)) = parse(&["check", "--config", "f"]).command else { panic!() };
+        assert_eq!(check.config.as_deref(), Some("f".as_ref()));
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

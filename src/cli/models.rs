@@ -1,0 +1,44 @@
+//! `cliproxy models`: what a configuration serves.
+
+use super::serve::{config_file, read};
+use super::{ModelsArgs, complain, say};
+use pool::{Now, Pool};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// Prints the list.
+pub(super) fn run(args: &ModelsArgs) -> ExitCode {
+    let Some(file) = config_file(args.config.config.as_deref()) else {
+        complain("there is no config.yaml here; name one with --config");
+        return ExitCode::FAILURE;
+    };
+    let config = match read(&file) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let (settings, specs) = pool::from_config(&config);
+    let models = Pool::new(settings, specs).models(Now::default());
+    let mut text = String::new();
+    if args.json {
+        let mut out = Vec::new();
+        wire::json::array(&mut out, |a| {
+            for model in &models {
+                a.object(|o| {
+                    o.str("id", &model.id);
+                    o.str("provider", &model.provider);
+                    o.str("upstream", &model.facts.upstream);
+                });
+            }
+        });
+        text = String::from_utf8(out).unwrap_or_default();
+        text.push('\n');
+    } else {
+        let wide = models.iter().map(|model| model.id.len()).max().unwrap_or(0);
+        for model in &models {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{:wide$}  {}", model.id, model.provider);
+        }
+    }
+    say(&text);
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,160 @@
+//! `cliproxy serve`: the proxy itself.
+
+use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
+use crate::demo::Demo;
+use crate::server::{self, Plan};
+use crate::state::State;
+use config::Config;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Configuration that is read when none is named.
+const DEFAULT_CONFIG: &str = "config.yaml";
+
+/// A configuration, and the embedded provider where it needs it.
+struct Loaded {
+    config: Config,
+    origin: String,
+    demo: Option<(Demo, String)>,
+}
+
+/// The file that the arguments mean; `None`: the embedded default.
+pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
+    match named {
+        Some(file) => Some(file.to_owned()),
+        None => Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| file.is_file()),
+    }
+}
+
+/// Reads a configuration file; mistakes and warnings go to standard error.
+pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
+    let name = file.display().to_string();
+    let bytes = std::fs::read(file).map_err(|error| {
+        complain(&format!("{name}: cannot be read: {error}"));
+        ExitCode::from(BROKEN_CONFIG)
+    })?;
+    match config::load(&bytes) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                complain(&format!("warning: {}", warning.in_file(&name)));
+            }
+            Ok(loaded.config)
+        }
+        Err(broken) => {
+            for notice in &broken.notices {
+                complain(&format!("error: {}", notice.in_file(&name)));
+            }
+            Err(ExitCode::from(BROKEN_CONFIG))
+        }
+    }
+}
+
+/// Runs the proxy.
+pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    crate::observe::log::start(loaded.config.logging.debug);
+    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
+    let started = start(loaded, port);
+    match started {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
+    if let Some(file) = config_file(args.config.config.as_deref()) {
+        return Ok(Loaded { config: read(&file)?, origin: file.display().to_string(), demo: None });
+    }
+    let failed = |error: std::io::Error| {
+        complain(&format!("the demo provider cannot start: {error}"));
+        ExitCode::FAILURE
+    };
+    let demo = Demo::bind().map_err(failed)?;
+    let key = format!("demo-{}", uuid::Uuid::now_v7().simple());
+    let text = demo.config(&key).map_err(failed)?;
+    match config::load(text.as_bytes()) {
+        Ok(loaded) => {
+            Ok(Loaded { config: loaded.config, origin: "built in".to_owned(), demo: Some((demo, key)) })
+        }
+        Err(broken) => {
+            complain(&format!("the built-in configuration is broken: {broken}"));
+            Err(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
+    let Loaded { config, origin, demo } = loaded;
+    let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
+    let (open, templates, tls) =
+        (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
+    let (state, pool) = State::new(config).map_err(|e| e.to_string())?;
+    let base = base_url(&plan, tls);
+    let mut text = format!("cliproxy {} on {base} (configuration: {origin})\n", version());
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{} credentials, {} models", pool.credentials, pool.models);
+    for shared in &pool.shared {
+        let providers: Vec<_> = shared.providers.iter().map(AsRef::as_ref).collect();
+        let _ = writeln!(text, "model {} is served by {}", shared.model, providers.join(" and "));
+    }
+    if let Some(metrics) = plan.metrics {
+        let _ = writeln!(text, "metrics on http://{metrics}/metrics");
+    }
+    for warning in &plan.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    if open {
+        text.push_str("WARNING: api-keys is empty: everyone who reaches this port can use your credentials\n");
+    }
+    if templates {
+        text.push_str("WARNING: api-keys holds a key of the example file: all API paths answer 403\n");
+    }
+    let demo = demo.map(|(demo, key)| {
+        text.push_str(&demo_help(&base, &key));
+        demo
+    });
+    say(&text);
+    server::run(&Arc::new(state), &plan, demo, version()).map_err(|e| e.to_string())
+}
+
+fn base_url(plan: &Plan, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    let Some(address) = plan.listen.first() else { return scheme.to_owned() };
+    if address.ip().is_unspecified() {
+        format!("{scheme}://127.0.0.1:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
+    }
+}
+
+/// Three requests to paste.
+fn demo_help(base: &str, key: &str) -> String {
+    format!(
+        r#"
+No configuration: serving the embedded demo provider. Models: {models}.
+
+  base URL  {base}
+  key       {key}
+
+Try it:
+
+  curl -s {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{"model":"demo","messages":[{{"role":"user","content":"Hello"}}]}}'
+
+  curl -sN {base}/v1/messages -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -H 'Content-Type: application/json' -d '{{"model":"demo-think","max_tokens":1024,"stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'
+
+  curl -sN '{base}/v1beta/models/demo-slow:streamGenerateContent?alt=sse' -H 'x-goog-api-key: {key}' -H 'Content-Type: application/json' -d '{{"contents":[{{"parts":[{{"text":"Hello"}}]}}]}}'
+
+To serve real providers, copy conf/minimal.yaml to config.yaml and edit it.
+
+"#,
+        models = crate::demo::script::MODELS.join(", "),
+    )
+}

@@ -1,0 +1,128 @@
+//! Which credential serves a request, and what happens when it fails.
+//!
+//! Enters: `routing`, `request-retry`, `max-retry-credentials`, `max-retry-interval`, `disable-cooling`,
+//! `save-cooldown-status`, `transient-error-cooldown-seconds`, `quota-exceeded`. Leaves: [`Routing`]. May go
+//! wrong: nothing but kinds; an unknown strategy is a warning and means round-robin, as in CLIProxyAPI.
+
+use crate::lenient::floor_zero;
+use crate::read::{REMARK, quoted, word};
+use crate::span::Span;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::time::Duration;
+
+/// Selection, retries and cooldowns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Routing {
+    /// How a credential is chosen.
+    #[serde(rename = "routing")]
+    pub selection: Selection,
+    /// Further rounds over the credentials after the first.
+    #[serde(deserialize_with = "floor_zero")]
+    pub request_retry: u32,
+    /// Most credentials tried in a round; 0: all.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_retry_credentials: u32,
+    /// Longest wait in seconds for a cooling credential before a further round; 0: none.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_retry_interval: u32,
+    /// Keep books on failures, but let no credential cool down.
+    pub disable_cooling: bool,
+    /// Keep cooldowns over a restart.
+    pub save_cooldown_status: bool,
+    /// Cooldown in seconds after 408 and 5xx.
+    pub transient_error_cooldown_seconds: TransientCooldown,
+    /// What to do when an account is used up.
+    pub quota_exceeded: QuotaExceeded,
+}
+
+/// `routing`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Selection {
+    /// Order among credentials of the same priority.
+    pub strategy: Strategy,
+    /// Keep a conversation on its credential.
+    pub session_affinity: bool,
+    /// For how long after its last request.
+    pub session_affinity_ttl: Span,
+    /// Let sub-agents use the credential of their parent.
+    pub session_affinity_subagents: bool,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            session_affinity: false,
+            session_affinity_ttl: Span::from_secs(3600),
+            session_affinity_subagents: true,
+        }
+    }
+}
+
+/// Order among credentials of the same priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// In turn, by weight.
+    WeightedRoundRobin,
+    /// The first until it cools.
+    FillFirst,
+}
+
+impl Strategy {
+    /// Reads the word or one of its short forms.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_lowercase().replace(['-', '_'], "").as_str() {
+            "" | "roundrobin" | "rr" => Some(Self::RoundRobin),
+            "weightedroundrobin" | "wrr" => Some(Self::WeightedRoundRobin),
+            "fillfirst" | "ff" => Some(Self::FillFirst),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Strategy {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        word(input, |text| {
+            Self::parse(text).ok_or_else(|| {
+                let text = quoted(text);
+                format!(
+                    "{REMARK}unknown strategy {text}, round-robin is used; \
+                     known are round-robin, weighted-round-robin, fill-first"
+                )
+            })
+        })
+    }
+}
+
+/// `transient-error-cooldown-seconds`: 0 means the default, less means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct TransientCooldown(i64);
+
+impl TransientCooldown {
+    /// How long; `None`: not at all.
+    pub fn duration(self) -> Option<Duration> {
+        match self.0 {
+            0 => Some(Duration::from_mins(1)),
+            seconds => u64::try_from(seconds).ok().map(Duration::from_secs),
+        }
+    }
+}
+
+/// `quota-exceeded`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct QuotaExceeded {
+    /// Go on with another project of the account.
+    pub switch_project: bool,
+    /// Go on with the preview of the model.
+    pub switch_preview_model: bool,
+    /// Antigravity, Claude models: spend credits as the last resort.
+    pub antigravity_credits: bool,
+}

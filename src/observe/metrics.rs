@@ -1,0 +1,179 @@
+//! Prometheus metrics.
+//!
+//! Enters: one call per fact. Leaves: the text format on a listener of its own. Labels are bounded: model
+//! names are those of the configuration, never those of a request.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+use wire::ir::Usage;
+
+/// Seconds, from a local answer to a long thought.
+const SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    attempts: IntCounterVec,
+    latency: HistogramVec,
+    first_event: HistogramVec,
+    tokens: IntCounterVec,
+    cooldowns: IntCounterVec,
+    losses: IntCounterVec,
+    /// Requests that are being served.
+    pub in_flight: IntGauge,
+    /// Upstream connections that were opened.
+    pub connections_opened: IntCounter,
+    /// Upstream connections that were used again.
+    pub connections_reused: IntCounter,
+    /// Handlers that panicked.
+    pub panics: IntCounter,
+}
+
+/// What a finished request was about.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'l> {
+    /// Format of the client.
+    pub client: &'l str,
+    /// Operation.
+    pub operation: &'l str,
+    /// Provider, or `none`.
+    pub provider: &'l str,
+    /// The upstream's model, or `none`.
+    pub model: &'l str,
+}
+
+impl Metrics {
+    /// Registers everything. Fails only when two metrics share a name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("cliproxy".to_owned()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let seconds = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let metric = HistogramVec::new(options, &["client", "provider", "model"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
+        registry.register(Box::new(in_flight.clone()))?;
+        Ok(Self {
+            requests: counters(
+                "requests_total",
+                "Finished requests.",
+                &["client", "operation", "provider", "model", "status"],
+            )?,
+            attempts: counters(
+                "upstream_attempts_total",
+                "Calls to upstreams, also those that were tried elsewhere afterwards.",
+                &["provider", "model", "outcome"],
+            )?,
+            latency: seconds("request_duration_seconds", "From the request's head to the answer's end.")?,
+            first_event: seconds(
+                "first_event_seconds",
+                "From the request's head to the first byte of the answer.",
+            )?,
+            tokens: counters(
+                "tokens_total",
+                "Tokens as upstreams report them.",
+                &["provider", "model", "kind"],
+            )?,
+            cooldowns: counters(
+                "cooldowns_total",
+                "Times a credential was set aside.",
+                &["provider", "model", "class"],
+            )?,
+            losses: counters(
+                "translation_losses_total",
+                "Things that the target format could not hold.",
+                &["client", "kind"],
+            )?,
+            connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
+            connections_reused: counter(
+                "upstream_connections_reused_total",
+                "Upstream connections used again.",
+            )?,
+            panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
+            in_flight,
+            registry,
+        })
+    }
+
+    /// A request is over.
+    pub fn request(&self, labels: Labels<'_>, status: u16, seconds: f64, first_event: Option<f64>) {
+        let mut digits = itoa::Buffer::new();
+        let Labels { client, operation, provider, model } = labels;
+        self.requests.with_label_values(&[client, operation, provider, model, digits.format(status)]).inc();
+        self.latency.with_label_values(&[client, provider, model]).observe(seconds);
+        if let Some(first) = first_event {
+            self.first_event.with_label_values(&[client, provider, model]).observe(first);
+        }
+    }
+
+    /// An upstream was called.
+    pub fn attempt(&self, provider: &str, model: &str, outcome: &str) {
+        self.attempts.with_label_values(&[provider, model, outcome]).inc();
+    }
+
+    /// A credential was set aside.
+    pub fn cooldown(&self, provider: &str, model: &str, class: &str) {
+        self.cooldowns.with_label_values(&[provider, model, class]).inc();
+    }
+
+    /// A translation lost something.
+    pub fn loss(&self, client: &str, kind: &str) {
+        self.losses.with_label_values(&[client, kind]).inc();
+    }
+
+    /// An answer reported its tokens.
+    pub fn tokens(&self, provider: &str, model: &str, usage: &Usage) {
+        for (kind, count) in [
+            ("input", usage.input),
+            ("cache_read", usage.cache_read),
+            ("cache_write", usage.cache_write),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+        ] {
+            if let Some(count) = count.filter(|n| *n > 0) {
+                self.tokens.with_label_values(&[provider, model, kind]).inc_by(count);
+            }
+        }
+    }
+
+    /// The text format (version 0.0.4).
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        // Writing to memory fails only for metrics without a name, which cannot be registered.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_show_up_in_the_text() {
+        let metrics = Metrics::new().unwrap();
+        let labels = Labels { client: "claude", operation: "generate", provider: "demo", model: "demo" };
+        metrics.request(labels, 200, 0.2, Some(0.1));
+        metrics.attempt("demo", "demo", "success");
+        metrics.tokens("demo", "demo", &Usage { input: Some(3), output: Some(0), ..Usage::default() });
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains("cliproxy_requests_total{client=\"claude\",model=\"demo\",operation=\"generate\",provider=\"demo\",status=\"200\"} 1"), "{text}");
+        assert!(text.contains("cliproxy_tokens_total{kind=\"input\",model=\"demo\",provider=\"demo\"} 3"));
+        assert!(!text.contains("kind=\"output\""));
+    }
+}

@@ -1,0 +1,8 @@
+//! What the outside sees of the inside: metrics, the log and its access lines.
+//!
+//! Enters: facts about requests. Leaves: Prometheus text and log lines. Secrets never come here: callers
+//! pass labels of credentials, not credentials. May go wrong: nothing that a request would notice.
+
+pub mod log;
+pub mod metrics;
+pub mod request;

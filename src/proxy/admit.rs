@@ -1,0 +1,71 @@
+//! Stage 0: who asks, and whether anybody may ask anything now.
+//!
+//! Enters: a request header. Leaves: permission to go on. May go wrong: a header that is too large (431), a
+//! missing or wrong key (401), a configuration with the keys of the example (403), more requests than the
+//! operator wants at once (503).
+
+use super::endpoint::Endpoint;
+use super::error::ProxyError;
+use crate::state::keys::Admission;
+use crate::state::{Snapshot, State};
+use pingora::http::RequestHeader;
+
+/// Seconds after which a request that was refused for load may come again.
+const OVERLOAD_RETRY: u64 = 1;
+
+/// A request that may go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted {
+    /// Number of the client key; `None` where none is needed.
+    pub key: Option<u32>,
+}
+
+/// Decides.
+pub fn admit(
+    header: &RequestHeader,
+    endpoint: &Endpoint,
+    snapshot: &Snapshot,
+    state: &State,
+) -> Result<Admitted, ProxyError> {
+    limits(header, snapshot)?;
+    if !endpoint.needs_key() {
+        return Ok(Admitted { key: None });
+    }
+    if snapshot.keys.has_templates() {
+        let message = "Proxy API endpoints are disabled because api-keys contains template values. \
+                       Replace them with keys of your own; no restart is needed.";
+        return Err(ProxyError::client(403, message).code("unsafe_example_api_key"));
+    }
+    let key = match snapshot.keys.admit(&header.headers, header.uri.query()) {
+        Admission::Key(number) => Some(number),
+        Admission::Open => None,
+        Admission::Missing => return Err(unauthorized("Missing API key")),
+        Admission::Wrong => return Err(unauthorized("Invalid API key")),
+    };
+    let most = i64::from(snapshot.config.server.limits.max_in_flight);
+    if most > 0 && state.metrics.in_flight.get() > most {
+        let mut error = ProxyError::internal(503, "too many requests at once; try again in a second");
+        error.failure.retry_after = Some(OVERLOAD_RETRY);
+        return Err(error);
+    }
+    Ok(Admitted { key })
+}
+
+fn limits(header: &RequestHeader, snapshot: &Snapshot) -> Result<(), ProxyError> {
+    let limits = &snapshot.config.server.limits;
+    let count = header.headers.len();
+    let size: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let size = size + header.raw_path().len();
+    if count > limits.header_count as usize || size > (limits.header_kib as usize) << 10 {
+        let message = format!(
+            "the request header is larger than {} KiB or {} fields",
+            limits.header_kib, limits.header_count
+        );
+        return Err(ProxyError::client(431, message).closing());
+    }
+    Ok(())
+}
+
+fn unauthorized(message: &str) -> ProxyError {
+    ProxyError::client(401, message).code("invalid_api_key")
+}

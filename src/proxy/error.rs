@@ -1,0 +1,100 @@
+//! Why a request cannot be served, and how its client is told.
+//!
+//! Enters: a failure of the client, of an upstream or of ours. Leaves: an answer in the shape of the
+//! client's format, with status and `Retry-After`. The public message and what the log says are different
+//! fields. May go wrong: the client has left.
+
+use bytes::Bytes;
+use wire::Protocol;
+use wire::error::{Failure, WireError};
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The client asked for something that cannot be.
+    Client,
+    /// The upstream failed.
+    Upstream,
+    /// We did.
+    Internal,
+}
+
+/// A request that is answered with an error.
+#[derive(Clone, Debug)]
+pub struct ProxyError {
+    /// What the client is told.
+    pub failure: Failure,
+    /// Whose fault it is.
+    pub source: Source,
+    /// The upstream's own error body: a client of the same format gets it as it is.
+    pub verbatim: Option<Verbatim>,
+    /// The connection cannot be used again: part of the request was not read.
+    pub close: bool,
+}
+
+/// An upstream's error body.
+#[derive(Clone, Debug)]
+pub struct Verbatim {
+    /// Its format.
+    pub protocol: Protocol,
+    /// Its bytes: a JSON document.
+    pub body: Bytes,
+}
+
+impl ProxyError {
+    /// The client asked for something that cannot be.
+    pub fn client(status: u16, message: impl Into<String>) -> Self {
+        Self { failure: Failure::new(status, message), source: Source::Client, verbatim: None, close: false }
+    }
+
+    /// We failed.
+    pub fn internal(status: u16, message: impl Into<String>) -> Self {
+        Self { source: Source::Internal, ..Self::client(status, message) }
+    }
+
+    /// An upstream failed.
+    pub fn upstream(failure: Failure) -> Self {
+        Self { failure, source: Source::Upstream, verbatim: None, close: false }
+    }
+
+    /// With a machine-readable code.
+    #[must_use]
+    pub fn code(mut self, code: &str) -> Self {
+        self.failure.code = Some(code.to_owned());
+        self
+    }
+
+    /// About a member of the request.
+    #[must_use]
+    pub fn param(mut self, param: &str) -> Self {
+        self.failure.param = Some(param.to_owned());
+        self
+    }
+
+    /// The connection has to be closed after the answer.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The body for a client of `protocol`.
+    pub fn body(&self, protocol: Protocol) -> Bytes {
+        match &self.verbatim {
+            Some(verbatim) if verbatim.protocol == protocol => verbatim.body.clone(),
+            _ => self.failure.render(protocol).into(),
+        }
+    }
+}
+
+impl From<WireError> for ProxyError {
+    fn from(error: WireError) -> Self {
+        let mut answer =
+            Self { failure: error.failure(), source: Source::Client, verbatim: None, close: false };
+        if error.path() == Some("thread") {
+            // Anthropic's SDK sends the whole history again when it sees this code.
+            answer.failure.code = Some("thread_unsupported_request".to_owned());
+        }
+        answer
+    }
+}

@@ -1,0 +1,63 @@
+//! A question for a model, from its header to its answer: the stages in their order.
+//!
+//! Enters: an admitted request. Leaves: an answer, or an error in the client's format. May go wrong:
+//! everything that the stages name; the client leaving ends it without an answer.
+
+use super::client::Client;
+use super::endpoint::Call;
+use super::error::ProxyError;
+use super::parse::{BodyLimits, Parsed, parse};
+use super::record::Record;
+use super::retry::{Exchange, Question, answer_error};
+use super::route::route;
+use crate::state::{Snapshot, State, seconds};
+use http::HeaderMap;
+use pingora::Result;
+use pingora::protocols::http::ServerSession;
+
+/// Serves one HTTP request.
+pub async fn serve(
+    state: &State,
+    snapshot: &Snapshot,
+    session: &mut ServerSession,
+    call: Call,
+    record: &mut Record,
+) -> Result<()> {
+    let protocol = call.client;
+    record.facts.client = protocol.name();
+    record.facts.operation = call.operation.name();
+    let limits = BodyLimits {
+        max: snapshot.max_body(),
+        deadline: seconds(snapshot.config.server.timeouts.client_body_seconds),
+    };
+    let header = session.req_header();
+    let (headers, query) = (header.headers.clone(), header.uri.query().map(str::to_owned));
+    let parsed = parse(session, call, limits).await;
+    let mut client = Client::Http(session);
+    let error = match parsed {
+        Err(error) => error,
+        Ok(parsed) => {
+            match answer(state, snapshot, &mut client, parsed, headers, query, record).await {
+                Ok(result) => return result,
+                Err(error) => error,
+            }
+        }
+    };
+    answer_error(&mut client, protocol, &error, record).await
+}
+
+/// Answers a parsed request: routed, then attempted.
+pub async fn answer(
+    state: &State,
+    snapshot: &Snapshot,
+    client: &mut Client<'_>,
+    parsed: Parsed,
+    headers: HeaderMap,
+    query: Option<String>,
+    record: &mut Record,
+) -> std::result::Result<Result<()>, ProxyError> {
+    parsed.head.model.clone_into(&mut record.facts.model);
+    let route = route(state, snapshot, &parsed.head.model)?;
+    let question = Question { parsed, headers, query, session: None };
+    Exchange { state, snapshot, client, record }.run(route, question).await
+}

@@ -1,0 +1,50 @@
+//! Whether the process is well, and what it is.
+//!
+//! Enters: nothing. Leaves: `/health`, which says nothing of upstreams: a proxy whose upstreams are down is
+//! alive. May go wrong: 503 while it is leaving, so that load balancers send no more.
+
+use crate::state::State;
+use wire::json;
+
+/// Status and body of `/health`. `detail` is left out by `/healthz`.
+pub fn health(state: &State, version: &str, detail: bool) -> (u16, Vec<u8>) {
+    let draining = state.is_draining();
+    let mut out = Vec::new();
+    json::object(&mut out, |o| {
+        o.str("status", if draining { "draining" } else { "ok" });
+        if detail {
+            o.str("version", version);
+            o.uint("uptime_seconds", state.uptime().as_secs());
+            let now = state.now();
+            o.uint("models", state.pool.models(now).len() as u64);
+            o.uint("credentials", state.pool.credentials(now).len() as u64);
+        }
+    });
+    (if draining { 503 } else { 200 }, out)
+}
+
+/// The body of `/`.
+pub fn root() -> Vec<u8> {
+    let mut out = Vec::new();
+    json::object(&mut out, |o| {
+        o.str("message", "cliproxy");
+        o.array("endpoints", |a| {
+            for path in [
+                "POST /v1/chat/completions",
+                "POST /v1/completions",
+                "POST /v1/responses",
+                "GET /v1/responses (WebSocket)",
+                "POST /v1/messages",
+                "POST /v1/messages/count_tokens",
+                "POST /v1beta/models/{model}:generateContent",
+                "POST /v1beta/models/{model}:streamGenerateContent",
+                "GET /v1/models",
+                "GET /v1beta/models",
+                "GET /health",
+            ] {
+                a.str(path);
+            }
+        });
+    });
+    out
+}

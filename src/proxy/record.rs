@@ -1,0 +1,104 @@
+//! Stage 7: what is known of a request when it is over.
+//!
+//! Enters: facts, from the stages as they come to know them. Leaves: one access line and the metrics. May
+//! go wrong: nothing.
+
+use crate::observe::metrics::Labels;
+use crate::observe::request::Facts;
+use crate::state::State;
+use std::time::Instant;
+use wire::ir::{Losses, Usage};
+
+/// The context of a request through Pingora's phases.
+#[derive(Debug)]
+pub struct Record {
+    /// What the access line says.
+    pub facts: Facts,
+    /// 32 hex digits, unique to the request.
+    pub seed: String,
+    started: Instant,
+    first_byte: Option<Instant>,
+    /// Whether it is worth a line: probes of load balancers are not.
+    quiet: bool,
+    counted: bool,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        // Version 7 sorts by time: lines of a log and ids of answers go together.
+        let seed = uuid::Uuid::now_v7().simple().to_string();
+        Self {
+            facts: Facts { request_id: seed.clone(), ..Facts::default() },
+            seed,
+            started: Instant::now(),
+            first_byte: None,
+            quiet: false,
+            counted: false,
+        }
+    }
+}
+
+impl Record {
+    /// The request counts as being served.
+    pub fn begin(&mut self, state: &State) {
+        if !self.counted {
+            self.counted = true;
+            state.metrics.in_flight.inc();
+        }
+    }
+
+    /// It is not worth a line in the log.
+    pub fn keep_quiet(&mut self) {
+        self.quiet = true;
+    }
+
+    /// The first byte of the answer goes out.
+    pub fn first_byte(&mut self) {
+        self.first_byte.get_or_insert_with(Instant::now);
+    }
+
+    /// What an answer reported and a translation lost.
+    pub fn usage(&mut self, usage: &Usage) {
+        self.facts.usage.merge(usage);
+    }
+
+    /// What a translation lost.
+    pub fn losses(&mut self, losses: &Losses, state: &State) {
+        if losses.is_empty() {
+            return;
+        }
+        for loss in losses.iter() {
+            state.metrics.loss(self.facts.client, loss.kind.name());
+        }
+        self.facts.losses = losses.to_string();
+    }
+
+    /// The request is over.
+    pub fn finish(&mut self, state: &State) {
+        if std::mem::take(&mut self.counted) {
+            state.metrics.in_flight.dec();
+        }
+        let elapsed = self.started.elapsed();
+        let first = self.first_byte.map(|at| at - self.started);
+        let facts = &mut self.facts;
+        facts.latency_ms = elapsed.as_millis() as u64;
+        facts.first_event_ms = first.map(|first| first.as_millis() as u64);
+        if facts.client.is_empty() || self.quiet {
+            return;
+        }
+        let or_none = |text: &'_ str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+        let (provider, model) = (or_none(&facts.provider), or_none(&facts.resolved));
+        let labels =
+            Labels { client: facts.client, operation: facts.operation, provider: &provider, model: &model };
+        state.metrics.request(labels, facts.status, elapsed.as_secs_f64(), first.map(|f| f.as_secs_f64()));
+        if !facts.provider.is_empty() {
+            state.metrics.tokens(&provider, &model, &facts.usage);
+        }
+        let line = facts.line();
+        match facts.status {
+            500.. => tracing::error!("{line}"),
+            400..=498 => tracing::warn!("{line}"),
+            _ => tracing::info!("{line}"),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The attempts of a request: stages 3 to 6, again and again until an answer has begun or nobody is left.
+//!
+//! Enters: a routed request. Leaves: an answer at the client, or the best error of all attempts. Retried
+//! are failures of a credential or an upstream, and only while the client has got nothing; what the request
+//! itself is to blame for is told at once. May go wrong: the client leaves, which ends everything.
+
+use super::client::Client;
+use super::error::ProxyError;
+use super::forward::{Missed, Opened, forward};
+use super::parse::Parsed;
+use super::record::Record;
+use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
+use super::respond;
+use super::select::{Selected, select};
+use super::translate::{Prepared, translate};
+use crate::state::lanes::NoLane;
+use crate::state::{Snapshot, State, seconds};
+use crate::upstream::peer::Lane;
+use crate::upstream::request;
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora::protocols::http::client::HttpSession as Upstream;
+use pingora::{BError, Result};
+use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
+use std::sync::Arc;
+use std::time::Duration;
+use wire::error::Failure;
+use wire::translate::Reply;
+
+/// Largest whole answer that is read: a page of base64 pictures.
+const ANSWER: usize = 256 << 20;
+
+/// A routed request, with everything that attempts need. Dropped when the answer begins.
+#[derive(Debug)]
+pub struct Question {
+    /// The client's body and its head.
+    pub parsed: Parsed,
+    /// The client's headers.
+    pub headers: HeaderMap,
+    /// The client's query.
+    pub query: Option<String>,
+    /// Conversation, for affinity.
+    pub session: Option<u64>,
+}
+
+/// One exchange.
+pub struct Exchange<'e, 'c> {
+    /// Shared state.
+    pub state: &'e State,
+    /// The configuration of this request.
+    pub snapshot: &'e Snapshot,
+    /// Who asked.
+    pub client: &'e mut Client<'c>,
+    /// What is known of the request.
+    pub record: &'e mut Record,
+}
+
+impl std::fmt::Debug for Exchange<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// What an attempt came to.
+enum Attempt {
+    /// The client has its answer, or was told that it broke.
+    Answered,
+    /// The client has nothing; the error is for the case that nobody else serves.
+    Failed(Verdict, Box<ProxyError>),
+    /// The client has left.
+    Gone(BError),
+}
+
+impl Exchange<'_, '_> {
+    /// Runs attempts until one answers. An error is one to answer with.
+    pub async fn run(&mut self, route: Route, question: Question) -> std::result::Result<Result<()>, ProxyError> {
+        let mut attempts = Attempts::default();
+        let mut question = Some(question);
+        let mut prepared: Option<Prepared> = None;
+        let mut last: Option<ProxyError> = None;
+        while let Some(asked) = question.as_ref() {
+            let seed = pick_seed(&self.record.seed, attempts.total());
+            match select(self.state, &route, &mut attempts, asked.session, seed) {
+                Selected::Wait(wait) => {
+                    if let Err(error) = self.pause(wait).await {
+                        return Ok(Err(error));
+                    }
+                }
+                Selected::Nobody(error) => return Err(better(last, *error)),
+                Selected::Pick(pick) => {
+                    self.note_pick(&pick, attempts.total());
+                    let made = translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
+                    prepared = Some(made);
+                    let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
+                    match attempt.await {
+                        Attempt::Answered => return Ok(Ok(())),
+                        Attempt::Gone(error) => return Ok(Err(error)),
+                        Attempt::Failed(verdict, error) if verdict.next == Next::Return => return Err(*error),
+                        Attempt::Failed(_, error) => last = Some(*error),
+                    }
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Waits between two rounds, unless the client leaves.
+    async fn pause(&mut self, wait: Duration) -> Result<()> {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            error = self.client.gone() => Err(error),
+        }
+    }
+
+    fn note_pick(&mut self, pick: &Pick, attempts: u32) {
+        let (credential, model) = (pick.credential(), pick.model());
+        let facts = &mut self.record.facts;
+        facts.attempts = attempts;
+        credential.provider.as_ref().clone_into(&mut facts.provider);
+        credential.label.as_ref().clone_into(&mut facts.credential);
+        model.upstream.as_ref().clone_into(&mut facts.resolved);
+    }
+
+    /// One attempt with `pick`.
+    async fn attempt(
+        &mut self,
+        mut pick: Pick,
+        question: &mut Option<Question>,
+        prepared: &mut Option<Prepared>,
+        attempts: &mut Attempts,
+    ) -> Attempt {
+        let opened = {
+            let (Some(asked), Some(made)) = (question.as_ref(), prepared.as_ref()) else {
+                return Attempt::Answered;
+            };
+            let plan = made.plan.clone();
+            match self.open(&pick, asked, made).await {
+                Ok((opened, lane)) => Ok((opened, lane, plan)),
+                Err(missed) => Err(missed),
+            }
+        };
+        let (opened, lane, plan) = match opened {
+            Ok(opened) => opened,
+            Err(missed) => return self.missed(pick, missed, attempts),
+        };
+        let mut reply = Reply::new(&plan);
+        let request_id = self.record.facts.request_id.clone();
+        let shape = Shape { stream: plan.stream, array: plan.context.json_array, request_id: &request_id };
+        let (state, record) = (self.state, &mut *self.record);
+        let mut on_commit = || {
+            // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
+            question.take();
+            prepared.take();
+            record.first_byte();
+            state.pool.confirm(&mut pick, state.now());
+        };
+        let mut pump = Pump::new(self.client, &mut reply, pace(self.snapshot), shape, &mut on_commit);
+        let ended = move_answer(&mut pump, opened, state, &lane).await;
+        self.ended(pick, ended, &reply, plan.stream, attempts)
+    }
+
+    /// Finds the way and sends.
+    async fn open(
+        &mut self,
+        pick: &Pick,
+        asked: &Question,
+        made: &Prepared,
+    ) -> std::result::Result<(Opened, Lane), Missed> {
+        let credential = pick.credential();
+        let lane = self.state.lanes.get(credential, &self.snapshot.config).map_err(|error| no_lane(&error, credential))?;
+        let extra = request::extra(&credential.headers);
+        let call = request::Call {
+            lane: &lane,
+            kind: credential.kind,
+            operation: asked.parsed.call.operation,
+            model: &pick.model().upstream,
+            stream: made.plan.upstream_stream,
+            secret: &credential.secret,
+            extra: &extra,
+            client: &asked.headers,
+            query: asked.query.as_deref(),
+            same_format: made.plan.same_format,
+            length: made.body.len(),
+        };
+        let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
+        let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
+        let protocol = made.plan.profile.protocol();
+        let opened =
+            forward(self.state, self.client, &lane, &header, &made.body, first_byte, protocol).await?;
+        Ok((opened, lane))
+    }
+
+    /// An attempt that did not get to an answer.
+    fn missed(&mut self, pick: Pick, missed: Missed, attempts: &mut Attempts) -> Attempt {
+        let (outcome, error) = match &missed {
+            Missed::Gone(_) => (Outcome::ClientGone, None),
+            Missed::Connect(message) if message.starts_with("proxy config invalid") => {
+                (Outcome::ProxyInvalid, Some(ProxyError::internal(502, message.clone())))
+            }
+            Missed::Connect(message) => (Outcome::Connect, Some(ProxyError::upstream(Failure::new(502, message.clone())))),
+            Missed::Timeout(phase) => {
+                let message = match phase {
+                    Phase::Connect => "the connection to the upstream was not made in time",
+                    _ => "the upstream did not answer in time",
+                };
+                (Outcome::Timeout(*phase), Some(ProxyError::upstream(Failure::new(504, message))))
+            }
+            Missed::Status { status, body, hint, error } => (
+                Outcome::Status { status: *status, body, hint: *hint },
+                Some(error.as_ref().clone()),
+            ),
+        };
+        let verdict = self.report(pick, &outcome, attempts);
+        match (missed, error) {
+            (Missed::Gone(error), _) => Attempt::Gone(error),
+            (_, Some(error)) => Attempt::Failed(verdict, Box::new(error)),
+            (_, None) => Attempt::Failed(verdict, Box::new(ProxyError::internal(502, "the attempt failed"))),
+        }
+    }
+
+    /// An attempt whose answer began.
+    fn ended(&mut self, pick: Pick, ended: Ended, reply: &Reply, stream: bool, attempts: &mut Attempts) -> Attempt {
+        self.record.usage(reply.usage());
+        self.record.facts.stream = stream;
+        match ended {
+            Ended::Complete { .. } => {
+                self.record.facts.status = 200;
+                self.report(pick, &Outcome::Success, attempts);
+                Attempt::Answered
+            }
+            Ended::Gone(error) => {
+                self.report(pick, &Outcome::ClientGone, attempts);
+                Attempt::Gone(error)
+            }
+            Ended::Broken(failure) => {
+                self.record.facts.status = 200;
+                self.record.facts.error.clone_from(&failure.message);
+                self.report(pick, &broken(&failure), attempts);
+                Attempt::Answered
+            }
+            Ended::Missed(failure) => {
+                let verdict = self.report(pick, &broken(&failure), attempts);
+                Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
+            }
+        }
+    }
+
+    fn report(&mut self, pick: Pick, outcome: &Outcome<'_>, attempts: &mut Attempts) -> Verdict {
+        let provider = Arc::clone(&pick.credential().provider);
+        let model = Arc::clone(&pick.model().upstream);
+        let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
+        let class = verdict.class.name();
+        self.state.metrics.attempt(&provider, &model, class);
+        if let Some(cooled) = verdict.cooled {
+            self.state.metrics.cooldown(&provider, &model, class);
+            let facts = &self.record.facts;
+            tracing::warn!(
+                request_id = %facts.request_id, provider = %provider, account = %facts.credential, model = %model,
+                "cooldown: {class}, until {} ms after the start, soft={}", cooled.until_ms, cooled.soft
+            );
+        }
+        verdict
+    }
+}
+
+/// Moves the answer, whatever its kind. The connection goes back to the pool when it can be used again.
+async fn move_answer(pump: &mut Pump<'_, '_>, opened: Opened, state: &State, lane: &Lane) -> Ended {
+    let Opened { mut upstream, events } = opened;
+    let ended = match answer(pump, &mut upstream, events).await {
+        Ok(ended) => ended,
+        Err(Collected::Failed(failure)) => Ended::Missed(failure),
+        Err(Collected::Gone(error)) => Ended::Gone(error),
+    };
+    match &ended {
+        Ended::Complete { reusable: true } => {
+            state.connector.release_http_session(upstream, lane, lane.idle()).await;
+        }
+        // Closes an HTTP/1.1 connection, resets an HTTP/2 stream: the upstream stops working for nobody.
+        _ => upstream.shutdown().await,
+    }
+    ended
+}
+
+async fn answer(
+    pump: &mut Pump<'_, '_>,
+    upstream: &mut Upstream,
+    events: Option<bool>,
+) -> std::result::Result<Ended, Collected> {
+    let first = match events {
+        Some(true) => return Ok(pump.events(upstream, None).await),
+        Some(false) => None,
+        // The content type says neither: the first bytes do.
+        None => {
+            let first = first_chunk(upstream, pump.client, pump.pace.first).await?;
+            if !first.as_ref().is_some_and(looks_like_json) {
+                return Ok(pump.events(upstream, first).await);
+            }
+            first
+        }
+    };
+    let body = collect(upstream, pump.client, first, ANSWER, pump.pace.first).await?;
+    Ok(pump.whole(&body).await)
+}
+
+fn looks_like_json(body: &Bytes) -> bool {
+    matches!(body.iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'['))
+}
+
+fn pace(snapshot: &Snapshot) -> Pace {
+    let (timeouts, streaming) = (&snapshot.config.server.timeouts, &snapshot.config.streaming);
+    Pace {
+        first: seconds(timeouts.first_byte_seconds),
+        idle: seconds(timeouts.idle_seconds),
+        keep_alive: Duration::from_secs(u64::from(streaming.events.keepalive_seconds)),
+        hold: Duration::from_millis(u64::from(streaming.events.bootstrap_hold_ms)),
+    }
+}
+
+fn broken(failure: &Failure) -> Outcome<'_> {
+    if *failure == Failure::cut() {
+        return Outcome::Cut;
+    }
+    match failure.status {
+        504 => Outcome::Timeout(Phase::Idle),
+        status => Outcome::Status { status, body: failure.message.as_bytes(), hint: None },
+    }
+}
+
+fn no_lane(error: &NoLane, credential: &pool::CredentialSpec) -> Missed {
+    let message = match error {
+        NoLane::Proxy { .. } => error.to_string(),
+        NoLane::BaseUrl(problem) => problem.clone(),
+    };
+    tracing::error!(account = %credential.label, provider = %credential.provider, "{message}; nothing was sent");
+    Missed::Connect(message)
+}
+
+/// The error of an attempt says more than that nobody is left; a rest that ends says more than both.
+fn better(last: Option<ProxyError>, nobody: ProxyError) -> ProxyError {
+    match last {
+        Some(mut last) if nobody.failure.status != 429 || last.failure.status == 429 => {
+            if last.failure.retry_after.is_none() {
+                last.failure.retry_after = nobody.failure.retry_after;
+            }
+            last
+        }
+        Some(last) if nobody.failure.status == 429 => last,
+        _ => nobody,
+    }
+}
+
+/// A number that differs from attempt to attempt.
+fn pick_seed(seed: &str, attempt: u32) -> u64 {
+    let tail = seed.get(16..).and_then(|tail| u64::from_str_radix(tail, 16).ok()).unwrap_or(0);
+    tail.wrapping_add(u64::from(attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Answers with an error.
+pub async fn answer_error(
+    client: &mut Client<'_>,
+    protocol: wire::Protocol,
+    error: &ProxyError,
+    record: &mut Record,
+) -> Result<()> {
+    record.facts.status = error.failure.status;
+    record.facts.error.clone_from(&error.failure.message);
+    if error.close {
+        client.close();
+    }
+    let mut header = respond::json_header(error.failure.status, &record.facts.request_id)?;
+    if let Some(seconds) = error.failure.retry_after {
+        header.insert_header(http::header::RETRY_AFTER, seconds)?;
+    }
+    client.respond(header, error.body(protocol)).await
+}

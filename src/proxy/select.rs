@@ -1,0 +1,69 @@
+//! Stage 3: one of those who can serve.
+//!
+//! Enters: a route and what the request has tried. Leaves: a [`Pick`], which holds a slot of its credential.
+//! May go wrong: all rest (429 with the soonest end), none can serve (503 with the reasons), or the request
+//! has tried them all, and its last error is the answer.
+
+use super::error::ProxyError;
+use crate::state::State;
+use pool::{Attempts, NoPick, Pick, Route};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// What comes of a choice.
+#[derive(Debug)]
+pub enum Selected {
+    /// This one serves.
+    Pick(Box<Pick>),
+    /// Another round begins after this wait.
+    Wait(Duration),
+    /// Nobody serves any more. The error holds unless the request has a better one from an attempt.
+    Nobody(Box<ProxyError>),
+}
+
+/// Chooses. `seed` differs from call to call.
+pub fn select(state: &State, route: &Route, attempts: &mut Attempts, session: Option<u64>, seed: u64) -> Selected {
+    let now = state.now();
+    match state.pool.pick(route, attempts, session, now, seed) {
+        Ok(pick) => Selected::Pick(Box::new(pick)),
+        Err(nobody) => match state.pool.next_round(route, attempts, now, seed) {
+            Some(wait_ms) => Selected::Wait(Duration::from_millis(wait_ms)),
+            None => Selected::Nobody(Box::new(error(&nobody, route))),
+        },
+    }
+}
+
+fn error(nobody: &NoPick, route: &Route) -> ProxyError {
+    let model = route.asked();
+    match nobody {
+        NoPick::Cooling { soonest_ms, provider } => {
+            let seconds = soonest_ms.div_ceil(1000).max(1);
+            let via = provider.as_ref().map(|p| format!(" via provider {p}")).unwrap_or_default();
+            let message = format!(
+                "All credentials for model {model} are cooling down{via}; the first is ready in {seconds} seconds"
+            );
+            retry_after(ProxyError::internal(429, message).code("model_cooldown"), seconds)
+        }
+        NoPick::Busy => {
+            let message = format!("All credentials for model {model} are at their limit; try again in a second");
+            retry_after(ProxyError::internal(429, message).code("model_busy"), 1)
+        }
+        NoPick::Unavailable { reasons, total } => {
+            let mut message = format!("auth_unavailable: none of the {total} credentials for model {model} can serve");
+            for (n, reason) in reasons.iter().enumerate() {
+                let separator = if n == 0 { ": " } else { "; " };
+                // Writing to a string cannot fail.
+                let _ = write!(message, "{separator}{} {}", reason.label, reason.standing);
+            }
+            ProxyError::internal(503, message).code("auth_unavailable")
+        }
+        NoPick::Exhausted => {
+            ProxyError::internal(503, format!("no credential for model {model} is left to try"))
+        }
+    }
+}
+
+fn retry_after(mut error: ProxyError, seconds: u64) -> ProxyError {
+    error.failure.retry_after = Some(seconds);
+    error
+}

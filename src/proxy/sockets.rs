@@ -1,0 +1,105 @@
+//! `GET /v1/responses` as a WebSocket: turns of a conversation, one after another.
+//!
+//! Enters: an upgrade request with a key. Leaves: the events of each turn as text frames. May go wrong: a
+//! bad handshake (400); a request that cannot be served, which is told by an `error` event and leaves the
+//! socket open; a client that leaves.
+
+use super::client::Client;
+use super::endpoint::Call;
+use super::error::ProxyError;
+use super::exchange::answer;
+use super::parse::of_body;
+use super::record::Record;
+use super::retry::answer_error;
+use super::websocket::{Socket, handshake_key};
+use crate::state::State;
+use http::HeaderMap;
+use pingora::Result;
+use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
+use wire::Protocol;
+use wire::frames::Framing;
+use wire::openai_responses::websocket::{Session, Step};
+use wire::target::Operation;
+
+const PROTOCOL: Protocol = Protocol::OpenaiResponses;
+
+/// Serves the socket until one side ends it.
+pub async fn serve(state: &State, session: &mut ServerSession, record: &mut Record) -> Result<()> {
+    record.facts.client = PROTOCOL.name();
+    record.facts.operation = "websocket";
+    let snapshot = state.snapshot.load_full();
+    let Some(key) = handshake_key(session) else {
+        let error = ProxyError::client(400, "this path takes a WebSocket handshake (RFC 6455, version 13)");
+        return answer_error(&mut Client::Http(session), PROTOCOL, &error, record).await;
+    };
+    let headers = session.req_header().headers.clone();
+    let mut socket = Socket::accept(session, &key, snapshot.max_body()).await?;
+    record.facts.status = 101;
+    let mut conversation = Session::new();
+    while let Some(message) = socket.message().await? {
+        turn(state, &mut socket, &mut conversation, &message, &headers, record).await?;
+    }
+    socket.flush().await
+}
+
+/// One message of the client and its answer. Each turn sees the configuration of its own time.
+async fn turn(
+    state: &State,
+    socket: &mut Socket<'_>,
+    conversation: &mut Session,
+    message: &[u8],
+    headers: &HeaderMap,
+    opened: &Record,
+) -> Result<()> {
+    let snapshot = state.snapshot.load_full();
+    let mut record = Record::default();
+    record.begin(state);
+    record.facts.clone_from_request(&opened.facts);
+    record.facts.client = PROTOCOL.name();
+    record.facts.operation = Operation::Generate.name();
+    let step = conversation.frame(message, &record.seed, state.now().wall_s);
+    let result = match step {
+        Err(error) => {
+            let error = ProxyError::from(error);
+            answer_error(&mut Client::Socket(socket), PROTOCOL, &error, &mut record).await
+        }
+        Ok(Step::Local(events)) => {
+            record.facts.status = 200;
+            let lines = events.join(&b'\n');
+            socket.send_lines(&lines).await
+        }
+        Ok(Step::Request(body)) => ask(state, &snapshot, socket, body, headers.clone(), &mut record).await,
+    };
+    for event in socket.take_sent() {
+        conversation.answered(&event);
+    }
+    record.finish(state);
+    result
+}
+
+async fn ask(
+    state: &State,
+    snapshot: &Arc<crate::state::Snapshot>,
+    socket: &mut Socket<'_>,
+    body: Vec<u8>,
+    headers: HeaderMap,
+    record: &mut Record,
+) -> Result<()> {
+    let call = Call {
+        client: PROTOCOL,
+        operation: Operation::Generate,
+        model: None,
+        stream: Some(true),
+        framing: Framing::Lines,
+    };
+    let mut client = Client::Socket(socket);
+    let error = match of_body(call, body.into()) {
+        Err(error) => error,
+        Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, None, record).await {
+            Ok(result) => return result,
+            Err(error) => error,
+        },
+    };
+    answer_error(&mut client, PROTOCOL, &error, record).await
+}

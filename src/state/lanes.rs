@@ -1,0 +1,138 @@
+//! Ways to upstreams, made once and shared by all credentials that go the same way.
+//!
+//! Enters: a credential and the configuration. Leaves: a [`Lane`]. May go wrong: a proxy setting that
+//! cannot be used ([`NoLane::Proxy`]): such a credential sends nothing at all.
+
+use crate::upstream::dial::{Proxy, ProxyScheme};
+use crate::upstream::peer::{ConnectTimeouts, Lane};
+use crate::upstream::resolve::Resolver;
+use config::{Config, ProxySetting, ProxyUrl};
+use parking_lot::RwLock;
+use pool::{CredentialSpec, Kind};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Longest a write to an upstream may take.
+const WRITE: Duration = Duration::from_secs(60);
+/// Most ways that are kept; more means a configuration that changes all the time.
+const KEPT: usize = 20_000;
+
+/// All ways that were needed so far.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    known: RwLock<HashMap<u64, Lane>>,
+    resolver: Arc<Resolver>,
+}
+
+/// Why there is no way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoLane {
+    /// The proxy setting cannot be used.
+    #[error("proxy config invalid ({source}): {problem}")]
+    Proxy {
+        /// Where it stands: `credential` or `global`.
+        source: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The base URL cannot be used.
+    #[error("{0}")]
+    BaseUrl(String),
+}
+
+impl Lanes {
+    /// The way of a credential.
+    pub fn get(&self, spec: &CredentialSpec, config: &Config) -> Result<Lane, NoLane> {
+        let global = &config.routing.proxy_url;
+        let key = key(spec, global, config.server.timeouts.connect_seconds);
+        if let Some(lane) = self.known.read().get(&key) {
+            return Ok(lane.clone());
+        }
+        let lane = self.make(spec, global, config)?;
+        let mut known = self.known.write();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(key, lane.clone());
+        Ok(lane)
+    }
+
+    fn make(&self, spec: &CredentialSpec, global: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
+        let base = if spec.base_url.is_empty() { default_base(spec.kind) } else { &spec.base_url };
+        let base = Url::parse(base).map_err(|e| NoLane::BaseUrl(format!("base URL: {e}")))?;
+        let timeouts = ConnectTimeouts {
+            connect: super::seconds(config.server.timeouts.connect_seconds),
+            write: WRITE,
+        };
+        let proxy = proxy(spec, global)?;
+        Lane::new(&base, proxy, timeouts, &self.resolver).map_err(|e| NoLane::BaseUrl(e.to_string()))
+    }
+}
+
+/// The address of a kind of upstream.
+pub fn default_base(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Chat | Kind::Responses => "https://api.openai.com/v1",
+        Kind::Codex => "https://chatgpt.com/backend-api/codex",
+        Kind::Claude => "https://api.anthropic.com",
+        Kind::Gemini => "https://generativelanguage.googleapis.com",
+        Kind::Vertex => "https://aiplatform.googleapis.com",
+        Kind::Antigravity | Kind::GeminiCli => "https://cloudcode-pa.googleapis.com",
+        Kind::Kiro => "https://codewhisperer.us-east-1.amazonaws.com",
+    }
+}
+
+fn key(spec: &CredentialSpec, global: &ProxySetting, connect_seconds: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (spec.kind, &spec.base_url, connect_seconds).hash(&mut hasher);
+    match &spec.proxy {
+        pool::Proxy::Global => {
+            if let ProxySetting::Url(url) = global {
+                (1, login(url), url.to_string()).hash(&mut hasher);
+            } else {
+                (2, *global == ProxySetting::Direct || *global == ProxySetting::Inherit).hash(&mut hasher);
+            }
+        }
+        pool::Proxy::Direct => 3.hash(&mut hasher),
+        pool::Proxy::Url(url) => (4, url.expose_secret()).hash(&mut hasher),
+        pool::Proxy::Invalid(problem) => (5, problem).hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+fn login(url: &ProxyUrl) -> Option<(&str, &str)> {
+    url.login.as_ref().map(|login| (login.user.expose_secret(), login.password.expose_secret()))
+}
+
+fn proxy(spec: &CredentialSpec, global: &ProxySetting) -> Result<Option<Proxy>, NoLane> {
+    let parsed;
+    let (setting, source) = match &spec.proxy {
+        pool::Proxy::Direct => return Ok(None),
+        pool::Proxy::Invalid(problem) => {
+            return Err(NoLane::Proxy { source: "credential", problem: problem.clone() });
+        }
+        pool::Proxy::Url(url) => {
+            parsed = ProxySetting::parse(url.expose_secret());
+            (&parsed, "credential")
+        }
+        pool::Proxy::Global => (global, "global"),
+    };
+    match setting {
+        ProxySetting::Inherit | ProxySetting::Direct => Ok(None),
+        ProxySetting::Invalid { problem, .. } => Err(NoLane::Proxy { source, problem: problem.clone() }),
+        ProxySetting::Url(url) => Ok(Some(Proxy {
+            scheme: match url.scheme {
+                config::ProxyScheme::Http => ProxyScheme::Http,
+                config::ProxyScheme::Https => ProxyScheme::Https,
+                config::ProxyScheme::Socks5 | config::ProxyScheme::Socks5h => ProxyScheme::Socks5,
+            },
+            host: url.host.clone(),
+            port: url.port,
+            user: login(url).map(|(user, password)| (user.to_owned(), SecretString::from(password))),
+        })),
+    }
+}

@@ -1,0 +1,119 @@
+//! What all requests share. The one place where the data path and what steers it meet.
+//!
+//! Enters: a configuration, at start and at each reload. Leaves: [`Snapshot`], loaded once per request, so
+//! that a request sees one configuration; the pool; connections; metrics. May go wrong: nothing at run time.
+
+pub mod keys;
+pub mod lanes;
+pub mod query;
+
+use crate::observe::metrics::Metrics;
+use arc_swap::ArcSwap;
+use config::Config;
+use keys::ClientKeys;
+use lanes::Lanes;
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector;
+use pool::{Loaded, Now, Pool};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Idle upstream connections that are kept.
+const IDLE_CONNECTIONS: usize = 4096;
+
+/// Shared state of the process.
+pub struct State {
+    /// The configuration in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Credentials and what they are doing.
+    pub pool: Pool,
+    /// Connections to upstreams.
+    pub connector: Connector,
+    /// Ways to upstreams.
+    pub lanes: Lanes,
+    /// Metrics.
+    pub metrics: Metrics,
+    started: Instant,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// A configuration and what is made of it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the operator said.
+    pub config: Config,
+    /// Client keys, ready to be looked up.
+    pub keys: ClientKeys,
+}
+
+impl Snapshot {
+    /// Makes it of a configuration.
+    pub fn new(config: Config) -> Self {
+        let keys = ClientKeys::new(&config.auth.api_keys);
+        Self { config, keys }
+    }
+
+    /// Largest request body in bytes.
+    pub fn max_body(&self) -> usize {
+        (self.config.server.limits.max_body_mb as usize) << 20
+    }
+}
+
+/// Seconds of the configuration, where 0 means for ever.
+pub fn seconds(value: u32) -> Duration {
+    // A year is for ever, and does not overflow a clock.
+    Duration::from_secs(if value == 0 { 365 * 24 * 3600 } else { u64::from(value) })
+}
+
+impl State {
+    /// State with a configuration in force, and what the pool makes of it.
+    pub fn new(config: Config) -> Result<(Self, Loaded), prometheus::Error> {
+        let state = Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::new(Config::default())),
+            pool: Pool::default(),
+            connector: Connector::new(Some(ConnectorOptions::new(IDLE_CONNECTIONS))),
+            lanes: Lanes::default(),
+            metrics: Metrics::new()?,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+        };
+        let loaded = state.apply(config);
+        Ok((state, loaded))
+    }
+
+    /// Puts a configuration in force. Requests under way keep the one they began with.
+    pub fn apply(&self, config: Config) -> Loaded {
+        let (settings, specs) = pool::from_config(&config);
+        let loaded = self.pool.update(settings, specs);
+        self.snapshot.store(Arc::new(Snapshot::new(config)));
+        loaded
+    }
+
+    /// The time, as the pool counts it.
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: self.started.elapsed().as_millis() as u64, wall_s: wall.as_secs() }
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Whether the process is about to leave.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Tells load balancers to go elsewhere.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,306 @@
+//! Path and headers of a call to an upstream.
+//!
+//! Enters: what is asked of which flavour of upstream, the operator's credential, the client's headers.
+//! Leaves: a request header for Pingora. May go wrong: a model name that cannot stand in a path.
+//!
+//! What a client sent goes on where it means something to the provider ([`FORWARDED`]); its own
+//! authorisation, cookies and addresses never do. The operator's headers come last and win.
+
+use super::peer::Lane;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION,
+    USER_AGENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType, OrErr, Result};
+use pool::Kind;
+use secrecy::{ExposeSecret, SecretString};
+use wire::Protocol;
+use wire::model_path;
+use wire::target::Operation;
+
+/// A value of an operator's header.
+#[derive(Clone, Debug)]
+pub enum Extra {
+    /// This text.
+    Literal(HeaderValue),
+    /// What the client sent under this name; left out when it sent nothing.
+    Copy(HeaderName),
+}
+
+/// A call to describe.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'c> {
+    /// The way to the upstream.
+    pub lane: &'c Lane,
+    /// Its kind.
+    pub kind: Kind,
+    /// What is asked.
+    pub operation: Operation,
+    /// The upstream's name of the model.
+    pub model: &'c str,
+    /// Whether events are wanted.
+    pub stream: bool,
+    /// The operator's key.
+    pub secret: &'c SecretString,
+    /// The operator's headers.
+    pub extra: &'c [(HeaderName, Extra)],
+    /// The client's headers.
+    pub client: &'c HeaderMap,
+    /// The client's query, for the few parameters that mean something upstream.
+    pub query: Option<&'c str>,
+    /// Whether the client speaks the upstream's format.
+    pub same_format: bool,
+    /// Length of the body.
+    pub length: usize,
+}
+
+/// The operator's headers of a credential. A value `$Name` copies what the client sent as `Name`; pairs that
+/// HTTP does not allow were refused when the configuration was loaded and are left out here.
+pub fn extra(headers: &[(String, SecretString)]) -> Vec<(HeaderName, Extra)> {
+    let read = |(name, value): &(String, SecretString)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let text = value.expose_secret();
+        let value = match text.strip_prefix('$').map(|from| HeaderName::from_bytes(from.as_bytes())) {
+            Some(Ok(from)) => Extra::Copy(from),
+            _ => Extra::Literal(secret_value(text).ok()?),
+        };
+        Some((name, value))
+    };
+    headers.iter().filter_map(read).collect()
+}
+
+/// Headers of a client that providers read, for traffic of the same format.
+const FORWARDED: [&str; 13] = [
+    "anthropic-beta",
+    "anthropic-version",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+    "originator",
+    "version",
+    "session-id",
+    "session_id",
+    "thread-id",
+    "x-app",
+    "x-client-request-id",
+    "idempotency-key",
+];
+/// Families of such headers.
+const FORWARDED_PREFIXES: [&str; 5] =
+    ["x-stainless-", "x-claude-code-", "x-codex-", "x-goog-api-client", "x-session-"];
+
+/// The version of Anthropic's API that is spoken when the client says none.
+const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// Builds the header of `call`.
+pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
+    let path = path(call)?;
+    let target = match call.lane.forward() {
+        Some(_) => format!("http://{}{path}", call.lane.authority()),
+        None => path,
+    };
+    let mut header = RequestHeader::build_no_case("POST", target.as_bytes(), Some(16))?;
+    header.insert_header(HOST, call.lane.authority())?;
+    header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    header.insert_header(CONTENT_LENGTH, call.length)?;
+    let accept = if call.stream { "text/event-stream" } else { "application/json" };
+    header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
+    // Answers are read here; unpacking them would cost more than the bytes.
+    header.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
+    if let Some(forward) = call.lane.forward()
+        && let Some(credentials) = &forward.credentials
+    {
+        header.insert_header(PROXY_AUTHORIZATION, secret_value(credentials.expose_secret())?)?;
+    }
+    forward_client(call, &mut header)?;
+    stamp(call, &mut header)?;
+    for (name, value) in call.extra {
+        match value {
+            Extra::Literal(value) => header.insert_header(name.clone(), value.clone())?,
+            Extra::Copy(from) => match call.client.get(from) {
+                Some(value) => header.insert_header(name.clone(), value.clone())?,
+                None => continue,
+            },
+        };
+    }
+    Ok(header)
+}
+
+fn path(call: &Call<'_>) -> Result<String> {
+    let base = call.lane.base_path();
+    let versioned = |version: &str| {
+        if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
+    };
+    Ok(match (call.kind, call.operation) {
+        (Kind::Chat, _) => format!("{base}/chat/completions"),
+        (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
+        (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
+        (Kind::Claude | Kind::Kiro, ask) => {
+            let beta = call.same_format && call.query.is_some_and(|q| q.split('&').any(|p| p == "beta=true"));
+            let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
+            format!("{}/messages{count}{}", versioned("/v1"), if beta { "?beta=true" } else { "" })
+        }
+        (kind @ (Kind::Gemini | Kind::Vertex), operation) => {
+            let Some(model) = model_path::segment(call.model) else {
+                return Error::e_explain(ErrorType::InternalError, "the model name cannot stand in a URL");
+            };
+            let action = google_action(operation, call.stream);
+            match kind {
+                Kind::Vertex => format!("{}/publishers/google/models/{model}:{action}", versioned("/v1")),
+                _ => format!("{}/models/{model}:{action}", versioned("/v1beta")),
+            }
+        }
+        (Kind::Antigravity | Kind::GeminiCli, ask) => {
+            format!("{base}/v1internal:{}", google_action(operation, call.stream))
+        }
+    })
+}
+
+fn google_action(operation: Operation, stream: bool) -> &'static str {
+    match operation {
+        Operation::CountTokens => "countTokens",
+        _ if stream => "streamGenerateContent?alt=sse",
+        _ => "generateContent",
+    }
+}
+
+fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
+    let agent = call.client.get(USER_AGENT).cloned();
+    header.insert_header(USER_AGENT, agent.unwrap_or(HeaderValue::from_static("cliproxy")))?;
+    if !call.same_format {
+        return Ok(());
+    }
+    for (name, value) in call.client {
+        let text = name.as_str();
+        let known = FORWARDED.contains(&text) || FORWARDED_PREFIXES.iter().any(|p| text.starts_with(p));
+        if known {
+            header.append_header(name.clone(), value.clone())?;
+        }
+    }
+    Ok(())
+}
+
+/// The operator's key, where the flavour wants it.
+fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
+    let secret = call.secret.expose_secret();
+    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none() {
+        header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
+    }
+    if secret.is_empty() {
+        return Ok(());
+    }
+    let bearer = || secret_value(&format!("Bearer {secret}"));
+    match call.kind {
+        Kind::Claude => {
+            header.insert_header("x-api-key", secret_value(secret)?)?;
+            if call.lane.host() != "api.anthropic.com" {
+                // Compatible servers read either; Anthropic itself refuses both at once.
+                header.insert_header(AUTHORIZATION, bearer()?)?;
+            }
+        }
+        Kind::Gemini | Kind::Vertex => {
+            header.insert_header("x-goog-api-key", secret_value(secret)?)?;
+        }
+        _ => {
+            header.insert_header(AUTHORIZATION, bearer()?)?;
+        }
+    }
+    Ok(())
+}
+
+/// A header value that `Debug` does not print.
+fn secret_value(text: &str) -> Result<HeaderValue> {
+    let mut value =
+        HeaderValue::from_str(text).or_err(ErrorType::InternalError, "the key cannot stand in a header")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::peer::ConnectTimeouts;
+    use crate::upstream::resolve::Resolver;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn lane(base: &str) -> Lane {
+        let timeouts = ConnectTimeouts { connect: Duration::from_secs(1), write: Duration::from_secs(1) };
+        Lane::new(&url::Url::parse(base).unwrap(), None, timeouts, &Arc::new(Resolver::default())).unwrap()
+    }
+
+    fn built(base: &str, kind: Kind, client: &HeaderMap, same_format: bool) -> RequestHeader {
+        let secret = SecretString::from("sk-secret");
+        header(&Call {
+            lane: &lane(base),
+            kind,
+            operation: Operation::Generate,
+            model: "m/1?x",
+            stream: true,
+            secret: &secret,
+            extra: &[
+                (HeaderName::from_static("x-static"), Extra::Literal(HeaderValue::from_static("s"))),
+                (HeaderName::from_static("x-copied"), Extra::Copy(HeaderName::from_static("x-mine"))),
+            ],
+            client,
+            query: Some("beta=true&key=client-key"),
+            same_format,
+            length: 7,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn paths_of_the_flavours() {
+        let none = HeaderMap::new();
+        for (base, kind, expected) in [
+            ("http://h/v1", Kind::Chat, "/v1/chat/completions"),
+            ("http://h/codex", Kind::Codex, "/codex/responses"),
+            ("http://h", Kind::Claude, "/v1/messages?beta=true"),
+            ("http://h/v1", Kind::Claude, "/v1/messages?beta=true"),
+            ("http://h/ge", Kind::Gemini, "/ge/v1beta/models/m/1%3Fx:streamGenerateContent?alt=sse"),
+            ("http://h", Kind::Antigravity, "/v1internal:streamGenerateContent?alt=sse"),
+        ] {
+            let header = built(base, kind, &none, true);
+            assert_eq!(String::from_utf8_lossy(header.raw_path()), expected);
+        }
+    }
+
+    #[test]
+    fn p61_the_clients_authorisation_never_goes_upstream() {
+        let mut client = HeaderMap::new();
+        for name in [
+            "authorization",
+            "x-api-key",
+            "x-goog-api-key",
+            "cookie",
+            "proxy-authorization",
+            "x-forwarded-for",
+            "x-real-ip",
+            "forwarded",
+            "via",
+            "host",
+            "connection",
+            "content-encoding",
+            "x-unknown",
+        ] {
+            client.insert(HeaderName::from_static(name), HeaderValue::from_static("client-secret"));
+        }
+        client.insert("anthropic-beta", HeaderValue::from_static("b1"));
+        client.insert("x-mine", HeaderValue::from_static("copied"));
+        for kind in [Kind::Chat, Kind::Codex, Kind::Claude, Kind::Gemini] {
+            let header = built("http://h", kind, &client, true);
+            for (name, value) in &header.headers {
+                assert_ne!(value.as_bytes(), b"client-secret", "{name} reached {kind:?}");
+            }
+            assert_eq!(header.headers["anthropic-beta"], "b1");
+            assert_eq!(
+                (&header.headers["x-static"], &header.headers["x-copied"]),
+                (&HeaderValue::from_static("s"), &HeaderValue::from_static("copied"))
+            );
+        }
+        assert!(built("http://h", Kind::Chat, &client, false).headers.get("anthropic-beta").is_none());
+    }
+}

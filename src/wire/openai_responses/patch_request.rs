@@ -1,0 +1,453 @@
+//! Client body → upstream body of the same format, changed on its bytes.
+//!
+//! Enters: a body that [`crate::head`] has checked, and what routing decided. Leaves: the body with the
+//! model, the stream flag and the effort that the route wants, and without what the upstream would refuse;
+//! every other byte stays. May go wrong: nothing; what is taken out is recorded.
+//!
+//! | edit | upstreams |
+//! |---|---|
+//! | model, `stream`, `reasoning.effort` out of the model's range | all |
+//! | reasoning that another vendor signed is taken out | all; Codex: everything that is not OpenAI's |
+//! | item ids without the prefix of their kind are taken out, long `call_id`s cut | all |
+//! | the table in [`super::codex`] | Codex |
+
+use super::ids::is_own;
+use super::write_request::effort_word;
+use super::{REDACTED, codex};
+use crate::Protocol;
+use crate::head::Head;
+use crate::ir::{LossKind, Losses, Str};
+use crate::json::{self, Path};
+use crate::names::NameRule;
+use crate::patch::{Member, Patch, elements, members};
+use crate::signature::{Vendor, detect};
+use crate::target::{Profile, Target};
+use crate::thinking::{Mode, Support, plan};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Edits of one body.
+#[derive(Debug)]
+pub(super) struct Edits<'a, 'l> {
+    body: &'a [u8],
+    /// Its members, found once: bodies are large.
+    top: Vec<Member<'a>>,
+    patch: Patch<'a>,
+    codex: bool,
+    losses: &'l mut Losses,
+}
+
+/// Changes a body of `POST /responses`.
+pub(super) fn patch_request<'a>(
+    body: &'a [u8],
+    head: &Head,
+    target: &Target<'_>,
+    losses: &mut Losses,
+) -> Cow<'a, [u8]> {
+    let mut edits = Edits::new(body, target, losses);
+    edits.model(head, target);
+    edits.effort(target);
+    let stream = edits.codex || target.stream;
+    if stream != head.stream {
+        edits.patch.set(0, "stream", if stream { "true" } else { "false" });
+    }
+    edits.input();
+    if edits.codex {
+        edits.store();
+        edits.instructions();
+        edits.include();
+        edits.refused();
+        edits.tools();
+    }
+    edits.apply()
+}
+
+impl<'a, 'l> Edits<'a, 'l> {
+    pub(super) fn new(body: &'a [u8], target: &Target<'_>, losses: &'l mut Losses) -> Self {
+        let top = members(body, 0).collect();
+        Self { body, top, patch: Patch::new(body), codex: target.profile == Profile::Codex, losses }
+    }
+
+    pub(super) fn apply(self) -> Cow<'a, [u8]> {
+        if self.patch.is_empty() { Cow::Borrowed(self.body) } else { Cow::Owned(self.patch.apply()) }
+    }
+
+    /// The last top-level member `key`, unless it is `null`.
+    fn top(&self, key: &str) -> Option<Member<'a>> {
+        let found = self.top.iter().rfind(|member| member.key == key.as_bytes())?;
+        (self.raw(&found.value) != b"null").then(|| found.clone())
+    }
+
+    /// The last member `key` of the object at `from`, unless it is `null`.
+    fn member(&self, from: usize, key: &str) -> Option<Member<'a>> {
+        let found = members(self.body, from).filter(|member| member.key == key.as_bytes()).last()?;
+        (self.raw(&found.value) != b"null").then_some(found)
+    }
+
+    fn raw(&self, span: &Range<usize>) -> &'a [u8] {
+        self.body.get(span.clone()).unwrap_or_default()
+    }
+
+    /// The string at `span`; `None` when there is none.
+    fn text(&self, span: &Range<usize>) -> Option<Str<'a>> {
+        let raw = std::str::from_utf8(self.raw(span)).ok()?;
+        let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+        if inner.contains('\\') {
+            return serde_json::from_str::<String>(raw).ok().map(Cow::Owned);
+        }
+        Some(Cow::Borrowed(inner))
+    }
+
+    fn text_of(&self, from: usize, key: &str) -> Option<Str<'a>> {
+        self.text(&self.member(from, key)?.value)
+    }
+
+    pub(super) fn model(&mut self, head: &Head, target: &Target<'_>) {
+        let Some(span) = head.model_span.clone() else { return };
+        if self.text(&span).is_none_or(|model| model != target.model) {
+            self.patch.replace(span, json::string(target.model));
+        }
+    }
+
+    /// The route's effort, else the client's as far as the model takes it.
+    pub(super) fn effort(&mut self, target: &Target<'_>) {
+        let reasoning = self.top("reasoning");
+        if target.card.thinking == Support::Never {
+            if reasoning.is_some() {
+                self.patch.remove(0, "reasoning");
+                self.losses.member(LossKind::Setting, "reasoning");
+            }
+            return;
+        }
+        let at = reasoning.map(|member| member.value.start);
+        let written = at.and_then(|at| self.text_of(at, "effort"));
+        let asked = written.as_deref().and_then(Mode::parse);
+        let planned = match (target.thinking, asked) {
+            (Some(mode), _) => Some(mode),
+            (None, Some(asked)) => {
+                plan(Some(asked), &target.card.thinking, Protocol::OpenaiResponses, self.losses)
+            }
+            // Nothing was asked, or in words that only the upstream may know.
+            (None, None) => return,
+        };
+        match (planned.and_then(effort_word), at) {
+            (Some(word), _) if written.as_deref() == Some(word) => {}
+            (Some(word), Some(at)) => self.patch.set(at, "effort", json::string(word)),
+            (Some(word), None) => self.patch.set(0, "reasoning", format!(r#"{{"effort":"{word}"}}"#)),
+            (None, Some(at)) => self.patch.remove(at, "effort"),
+            (None, None) => {}
+        }
+    }
+
+    fn store(&mut self) {
+        if self.top("store").is_none_or(|store| self.raw(&store.value) != b"false") {
+            self.patch.set(0, "store", "false");
+        }
+    }
+
+    pub(super) fn instructions(&mut self) {
+        if self.top("instructions").is_none() {
+            self.patch.set(0, "instructions", "\"\"");
+        }
+    }
+
+    fn include(&mut self) {
+        let name = json::string(codex::ENCRYPTED);
+        let Some(member) = self.top("include") else {
+            return self.patch.set(0, "include", format!("[{name}]"));
+        };
+        let names = elements(self.body, member.value.start);
+        if names.iter().any(|span| self.raw(span) == name.as_bytes()) {
+            return;
+        }
+        match names.last() {
+            Some(last) => self.patch.replace(last.end..last.end, format!(",{name}")),
+            None => self.patch.replace(member.value, format!("[{name}]")),
+        }
+    }
+
+    /// Takes out a top-level member; whether it was there.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let found = self.top.iter().any(|member| member.key == name.as_bytes());
+        if found {
+            self.patch.remove(0, name);
+        }
+        found
+    }
+
+    /// Takes out what the Codex backend refuses.
+    pub(super) fn refused(&mut self) {
+        for name in codex::REFUSED {
+            if self.remove(name) {
+                self.losses.member(LossKind::Setting, name);
+            }
+        }
+        if self
+            .top("service_tier")
+            .and_then(|tier| self.text(&tier.value))
+            .is_some_and(|tier| tier != codex::PRIORITY)
+        {
+            self.patch.remove(0, "service_tier");
+            self.losses.member(LossKind::Setting, "service_tier");
+        }
+    }
+
+    /// Codex knows one web search, and no choice among no tools.
+    pub(super) fn tools(&mut self) {
+        let tools = self.top("tools").map(|member| elements(self.body, member.value.start));
+        if tools.as_ref().is_none_or(Vec::is_empty) {
+            for name in ["tools", "tool_choice", "parallel_tool_calls"] {
+                self.remove(name);
+            }
+            return;
+        }
+        for span in tools.into_iter().flatten() {
+            self.web_search(span.start);
+        }
+        if let Some(choice) = self.top("tool_choice") {
+            self.web_search(choice.value.start);
+            let allowed = self.member(choice.value.start, "tools");
+            for span in allowed.map(|member| elements(self.body, member.value.start)).into_iter().flatten() {
+                self.web_search(span.start);
+            }
+        }
+    }
+
+    fn web_search(&mut self, at: usize) {
+        let Some(kind) = self.member(at, "type") else { return };
+        if self.text(&kind.value).is_some_and(|kind| kind.starts_with("web_search_")) {
+            self.patch.replace(kind.value, json::string("web_search"));
+        }
+    }
+
+    /// The items.
+    pub(super) fn input(&mut self) {
+        let Some(member) = self.top("input") else { return };
+        if self.codex && self.raw(&member.value).starts_with(b"\"") {
+            let before = br#"[{"type":"message","role":"user","content":[{"type":"input_text","text":"#;
+            let item = [before, self.raw(&member.value), b"}]}]"].concat();
+            return self.patch.replace(member.value, item);
+        }
+        let items = elements(self.body, member.value.start);
+        let root = Path::Root;
+        let path = root.key("input");
+        let mut gone = Vec::with_capacity(items.len());
+        for (n, item) in items.iter().enumerate() {
+            gone.push(self.item(item.start, &path.index(n)));
+        }
+        self.remove_elements(&items, &gone);
+    }
+
+    /// Edits one item; whether it has to go.
+    fn item(&mut self, at: usize, path: &Path<'_>) -> bool {
+        let (mut role, mut id, mut kind, mut sealed, mut call) = (None, None, None, None, None);
+        for member in members(self.body, at) {
+            match member.key {
+                b"role" => role = Some(member.value),
+                b"id" => id = self.text(&member.value),
+                b"type" => kind = self.text(&member.value),
+                b"encrypted_content" => sealed = self.text(&member.value),
+                b"call_id" => call = Some(member.value),
+                _ => {}
+            }
+        }
+        // Messages and references may come without a type.
+        let untyped = if role.is_some() || id.is_none() { "message" } else { "item_reference" };
+        let kind = kind.unwrap_or(Cow::Borrowed(untyped));
+        let id = id.unwrap_or_default();
+        if kind == "item_reference" && self.codex {
+            self.losses.at(LossKind::Content, path);
+            return true;
+        }
+        if kind == "reasoning" && self.is_foreign(&sealed.unwrap_or_default(), &id) {
+            self.losses.at(LossKind::Signature, path);
+            return true;
+        }
+        if let Some(role) = role.filter(|role| self.codex && self.raw(role) == b"\"system\"") {
+            self.patch.replace(role, json::string("developer"));
+        }
+        let wrong = codex::id_prefix(&kind).is_some_and(|prefix| !id.starts_with(prefix));
+        if !id.is_empty() && (wrong || (self.codex && kind == "reasoning")) {
+            self.patch.remove(at, "id");
+        }
+        if let Some(call) = call
+            && let Some(id) = self.text(&call).filter(|id| id.len() > NameRule::OPENAI.id_max)
+        {
+            self.patch.replace(call, json::string(&NameRule::OPENAI.id(id)));
+        }
+        false
+    }
+
+    /// Whether reasoning means nothing to the upstream: OpenAI refuses what it did not seal itself, and what
+    /// it is only pointed at when it did not store it.
+    fn is_foreign(&self, sealed: &str, id: &str) -> bool {
+        if self.codex {
+            return !sealed.starts_with("gAAAA");
+        }
+        if sealed.is_empty() {
+            return is_own(id);
+        }
+        // Other servers of this format seal in ways nobody here knows.
+        let known = matches!(detect(sealed), Vendor::Claude | Vendor::ClaudeVertex | Vendor::Gemini);
+        known || sealed.starts_with(REDACTED)
+    }
+
+    /// Removes elements of an array, each run of them with one comma.
+    fn remove_elements(&mut self, all: &[Range<usize>], gone: &[bool]) {
+        let mut kept_end = None;
+        let mut run: Option<Range<usize>> = None;
+        for (span, gone) in all.iter().zip(gone) {
+            if *gone {
+                run = Some(run.map_or(span.clone(), |run| run.start..span.end));
+                continue;
+            }
+            if let Some(run) = run.take() {
+                self.patch.replace(run.start..span.start, Vec::new());
+            }
+            kept_end = Some(span.end);
+        }
+        if let Some(run) = run {
+            self.patch.replace(kept_end.unwrap_or(run.start)..run.end, Vec::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head;
+    use crate::target::Card;
+    use crate::thinking::{Bounds, Level};
+    use proptest::prelude::*;
+
+    const SEALED: &str = "gAAAAABlAAAANnEGZNYbkpXlQl_wDWX7-jretna0etgTaKBYcMCIngnhxCyhqQGY_b-UO62upyk95H8A3Io4IW0s0ms9GCzNnjKwxlN5Tk6fkelgEy_MeewZWaXBokj5fD6L9a0G5jNcV62BGwRHDwhoQGANV1ws0Q==";
+    const CLAUDE: &str = "EgQKAggKAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn levels() -> Card {
+        let levels = vec![Level::Low, Level::Medium, Level::High];
+        Card { thinking: Support::Bounded(Bounds { levels, ..Bounds::default() }), ..Card::default() }
+    }
+
+    fn patched(profile: Profile, body: &str, thinking: Option<Mode>) -> (String, String) {
+        let head = head::parse(body.as_bytes(), Protocol::OpenaiResponses).unwrap();
+        let card = levels();
+        let target =
+            Target { profile, model: "gpt-5.4", card: &card, stream: head.stream, thinking, project: "" };
+        let mut losses = Losses::default();
+        let out = patch_request(body.as_bytes(), &head, &target, &mut losses).into_owned();
+        (String::from_utf8(out).unwrap(), losses.to_string())
+    }
+
+    fn codex(body: &str) -> String {
+        patched(Profile::Codex, body, None).0
+    }
+
+    #[test]
+    fn a_body_that_fits_is_not_touched() {
+        let body = r#"{ "model":"gpt-5.4", "input" : "hi", "temperature": 1.0e0, "stream":true }"#;
+        assert_eq!(patched(Profile::Responses, body, None).0, body);
+        let body = format!(
+            r#"{{"model":"gpt-5.4","instructions":"x","input":[{{"role":"user","content":"hi"}},{{"type":"reasoning","summary":[ ],"encrypted_content":"{SEALED}"}}],"tools":[{{"type":"custom","name":"t"}}],"include":["reasoning.encrypted_content"],"store":false,"stream":true, "x":1.50}}"#
+        );
+        assert_eq!(codex(&body), body);
+    }
+
+    #[test]
+    fn codex_gets_what_it_insists_on() {
+        let body = r#"{"model":"x","input":"a \"b\"","temperature":0.2,"user":"u","service_tier":"flex","tools":[],"parallel_tool_calls":true,"previous_response_id":"r","prompt_cache_key":"k"}"#;
+        let (out, losses) = patched(Profile::Codex, body, None);
+        assert_eq!(
+            out,
+            r#"{"stream":true,"store":false,"instructions":"","include":["reasoning.encrypted_content"],"model":"gpt-5.4","input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"a \"b\""}]}],"prompt_cache_key":"k"}"#
+        );
+        assert_eq!(
+            losses,
+            "setting temperature, setting user, setting previous_response_id, setting service_tier"
+        );
+    }
+
+    #[test]
+    fn roles_references_ids_and_web_search() {
+        let long = "c".repeat(70);
+        let body = format!(
+            r#"{{"model":"x","stream":true,"instructions":null,"include":["a"],"store":true,
+            "input":[{{"role":"system","content":"s"}},{{"id":"msg_1"}},{{"type":"message","id":"item_1", "role":"assistant","content":[]}},
+            {{"type":"function_call","id":"fc_1","call_id":"{long}","name":"f","arguments":"{{\"role\":\"system\"}}"}}],
+            "tools":[{{"type":"web_search_preview_2025_03_11"}}],"tool_choice":{{"type":"web_search_preview"}}}}"#
+        );
+        let out = codex(&body);
+        assert!(
+            out.contains(r#"[{"role":"developer","content":"s"},{"type":"message","role":"assistant""#),
+            "{out}"
+        );
+        assert!(out.contains(r#"{"type":"function_call","id":"fc_1","call_id":"ccc"#), "{out}");
+        assert!(!out.contains(&long) && out.contains(r#"{\"role\":\"system\"}"#), "{out}");
+        assert!(out.contains(r#"["a","reasoning.encrypted_content"]"#), "{out}");
+        assert!(
+            out.contains(r#""tools":[{"type":"web_search"}],"tool_choice":{"type":"web_search"}"#),
+            "{out}"
+        );
+        assert!(out.contains(r#""instructions":"""#) && out.contains(r#""store":false"#), "{out}");
+    }
+
+    #[test]
+    fn reasoning_of_other_vendors_is_taken_out() {
+        let own =
+            format!(r#"{{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"{SEALED}"}}"#);
+        let theirs =
+            format!(r#"{{"type":"reasoning","id":"rs_2","summary":[],"encrypted_content":"{CLAUDE}"}}"#);
+        let made = r#"{"type":"reasoning","id":"rs_0123456789abcdef0123456789abcdef_0","summary":[]}"#;
+        let stored = r#"{"type":"reasoning","id":"rs_68af","summary":[]}"#;
+        let body = |items: &[&str]| format!(r#"{{"model":"gpt-5.4","input":[{}]}}"#, items.join(","));
+        let text = r#"{"role":"user","content":"hi"}"#;
+        let all = body(&[&theirs, text, &own, made, stored, text, &theirs]);
+        assert_eq!(patched(Profile::Responses, &all, None).0, body(&[text, &own, stored, text]));
+        let (out, losses) = patched(Profile::Codex, &all, None);
+        let bare = own.replace(r#""id":"rs_1","#, "");
+        assert!(out.ends_with(&format!(r#""input":[{text},{bare},{text}]}}"#)), "{out}");
+        assert_eq!(losses.matches("signature").count(), 4);
+        let (out, _) = patched(Profile::Responses, &body(&[made, &theirs]), None);
+        assert_eq!(out, body(&[]));
+    }
+
+    #[test]
+    fn efforts_move_into_the_models_range() {
+        let with = |effort: &str| {
+            format!(
+                r#"{{"model":"gpt-5.4","input":"x","reasoning":{{"effort":"{effort}","summary":"auto"}}}}"#
+            )
+        };
+        let out = |effort: &str, route| patched(Profile::Responses, &with(effort), route).0;
+        assert_eq!(out("max", None), with("high"));
+        assert_eq!(out("low", None), with("low"));
+        assert_eq!(out("ultra", None), with("ultra"));
+        assert_eq!(out("low", Some(Mode::Level(Level::High))), with("high"));
+        let bare = r#"{"model":"gpt-5.4","input":"x"}"#;
+        assert_eq!(
+            patched(Profile::Responses, bare, Some(Mode::Level(Level::Low))).0,
+            r#"{"reasoning":{"effort":"low"},"model":"gpt-5.4","input":"x"}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn p33_unknown_members_and_items_survive(
+            members in prop::collection::vec(("x_[a-z]{1,4}", "[0-9]\\.[0-9]{1,3}|\\{ \"role\":\"system\" \\}|\"[a-z ]{0,5}\""), 0..5),
+            items in prop::collection::vec("[a-z ,\\]\\[]{0,8}", 1..5),
+        ) {
+            let entries: Vec<String> = members
+                .iter()
+                .enumerate()
+                .map(|(n, (key, value))| format!(", \"{key}{n}\" : {value}"))
+                .collect();
+            let items: Vec<_> = items.iter().map(|t| format!(r#"{{ "role":"user", "content":"{t}"}}"#)).collect();
+            let body = format!(r#"{{"model":"m"{}, "input":[{}]}}"#, entries.concat(), items.join(" , "));
+            let out = codex(&body);
+            prop_assert!(head::parse(out.as_bytes(), Protocol::OpenaiResponses).is_ok());
+            for entry in &entries {
+                prop_assert!(out.contains(entry.trim_start_matches(", ")));
+            }
+            prop_assert!(out.contains(&items.join(" , ")));
+        }
+    }
+}
