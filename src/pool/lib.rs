@@ -1,1 +1,137 @@
-//! placeholder
+//! Who serves a request: a state machine over credentials.
+//!
+//! Enters: credentials and settings ([`Pool::update`]), model names, the ends of attempts. Leaves: a
+//! credential for each attempt, and what to do when it fails. May go wrong: nobody serves the model
+//! ([`RouteError`]), nobody can serve now ([`NoPick`]). No IO, no clock, no randomness, no logging: time and
+//! seeds are arguments, and what is worth logging is in the results.
+//!
+//! One request:
+//!
+//! ```text
+//! route(model) ─► Route                          RouteError::Unknown ─► 404 with the closest names
+//!   loop:
+//!     pick(route, attempts, session, now, seed) ─► Pick       NoPick ─► next_round ─► wait, or give up
+//!     … send; at the first good byte: confirm(pick) …
+//!     report(pick, outcome, attempts, now) ─► Verdict.next: Return, or pick again
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `settings.rs`, `credential.rs`, `model.rs`, `rules.rs` | what the operator said |
+//! | `catalogue.rs` | what is known about vendors' models |
+//! | `index.rs` | one configuration: model → candidates by priority |
+//! | `route.rs`, `nearest.rs` | name → candidates; close names |
+//! | `select.rs`, `judge.rs`, `queue.rs`, `affinity.rs` | candidates → pick |
+//! | `pick.rs`, `attempts.rs` | a slot in use; what a request has tried |
+//! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
+//! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
+//! | `report.rs` | takes an end down; another round |
+//! | `standing.rs`, `listing.rs` | lists and explanations |
+//! | `invariants.rs` | what is always true |
+//!
+//! What the tests hold it to, besides [`Pool::check_invariants`]:
+//! - who rests because an upstream said so is not picked, and after the rest one request at a time tests it;
+//! - a rest that is only a guess after a transient failure never keeps a request from the last credential;
+//! - a credential fails at most once per round and request;
+//! - a reload loses no request, no slot and no rest of a credential that stays.
+
+mod affinity;
+mod attempts;
+pub mod catalogue;
+mod cooldown;
+mod credential;
+mod evidence;
+mod health;
+pub mod hints;
+mod index;
+mod invariants;
+mod judge;
+mod listing;
+mod model;
+mod nearest;
+mod outcome;
+mod pick;
+mod queue;
+mod report;
+mod route;
+mod rules;
+mod select;
+mod settings;
+mod standing;
+mod state;
+mod verdict;
+
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+pub use crate::attempts::Attempts;
+pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
+pub use crate::health::Scope;
+pub use crate::hints::Hint;
+pub use crate::index::{Loaded, SharedModel};
+pub use crate::listing::{Explained, Explanation, Listed, Status};
+pub use crate::model::{ModelSet, ModelSpec};
+pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
+pub use crate::pick::Pick;
+pub use crate::route::{Route, RouteError};
+pub use crate::rules::{ErrorRule, RuleAction};
+pub use crate::select::{NoPick, Reason};
+pub use crate::settings::{Now, Settings, Strategy};
+pub use crate::standing::{Rest, Standing};
+
+use crate::affinity::Affinity;
+use crate::index::Index;
+use crate::state::Signals;
+
+/// Says which names may be shown, for a client that may not see all.
+pub type NameFilter<'f> = &'f dyn Fn(&str) -> bool;
+
+/// All credentials and what they are doing.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// Replaced whole by a reload; requests under way keep the one they were routed by.
+    index: ArcSwap<Index>,
+    signals: Arc<Signals>,
+    affinity: Affinity,
+    /// One reload at a time, so that each takes over the state of the one before.
+    updating: Mutex<()>,
+}
+
+impl Pool {
+    /// A pool with these credentials.
+    pub fn new(settings: Settings, specs: Vec<CredentialSpec>) -> Self {
+        let pool = Self::default();
+        pool.update(settings, specs);
+        pool
+    }
+
+    /// Replaces the configuration. Health, counts and slots of a credential live on under its id, unless its
+    /// key or its way to the upstream changed: then its health is unknown again. Nobody waits for this.
+    pub fn update(&self, settings: Settings, specs: Vec<CredentialSpec>) -> Loaded {
+        let _one_at_a_time = self.updating.lock();
+        let old = self.index.load_full();
+        let (index, loaded) = Index::build(settings, specs, &old, &self.signals);
+        self.index.store(Arc::new(index));
+        loaded
+    }
+
+    /// Forgets what a credential suffered: all of it, or that of one upstream model. For the operator's
+    /// reset, and for a renewed token. False: there is no such credential.
+    pub fn forgive(&self, id: &CredentialId, upstream: Option<&str>) -> bool {
+        let index = self.index.load();
+        let position = index.position_of(id);
+        let Some(credential) = position.and_then(|position| index.credentials.get(position as usize)) else {
+            return false;
+        };
+        credential.state.change(|health| health.clear(upstream));
+        self.signals.thaw();
+        true
+    }
+}

@@ -1,0 +1,207 @@
+//! What a credential is: facts from the configuration, no state.
+//!
+//! Enters: plain values. Leaves: [`CredentialSpec`]. Secrets print as `[REDACTED]`, headers and proxies
+//! included. Nothing may go wrong.
+
+use std::fmt;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+use wire::target::Profile;
+
+use crate::model::ModelSet;
+use crate::rules::ErrorRule;
+
+/// A stable name of a credential: the same after a restart and a reload, free of secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialId(Arc<str>);
+
+impl CredentialId {
+    /// A name the caller made: a file name, or the kind and twelve hex digits of a digest.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self(Arc::from(text.as_ref()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What kind of upstream a credential opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An OpenAI-compatible server, Chat Completions.
+    Chat,
+    /// The public OpenAI API, Responses.
+    Responses,
+    /// The Codex backend.
+    Codex,
+    /// The Claude API.
+    Claude,
+    /// The Gemini API.
+    Gemini,
+    /// Gemini on Vertex AI.
+    Vertex,
+    /// Antigravity.
+    Antigravity,
+    /// The backend of the Gemini CLI.
+    GeminiCli,
+    /// Kiro.
+    Kiro,
+}
+
+impl Kind {
+    /// The flavour of the bodies it takes.
+    pub fn profile(self) -> Profile {
+        match self {
+            Self::Chat => Profile::Chat,
+            Self::Responses => Profile::Responses,
+            Self::Codex => Profile::Codex,
+            Self::Claude => Profile::Claude,
+            Self::Gemini | Self::Vertex => Profile::Gemini,
+            Self::Antigravity => Profile::Antigravity,
+            Self::GeminiCli => Profile::GeminiCli,
+            Self::Kiro => Profile::Kiro,
+        }
+    }
+}
+
+/// How a credential leaves the house.
+#[derive(Clone, Debug, Default)]
+pub enum Proxy {
+    /// As the global setting says.
+    #[default]
+    Global,
+    /// Without a proxy, whatever the global setting says.
+    Direct,
+    /// Through this proxy. The URL may hold a password.
+    Url(SecretString),
+    /// The setting cannot be used, for this reason. The credential must not be used directly instead.
+    Invalid(String),
+}
+
+impl PartialEq for Proxy {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Global, Self::Global) | (Self::Direct, Self::Direct) => true,
+            (Self::Url(a), Self::Url(b)) => a.expose_secret() == b.expose_secret(),
+            (Self::Invalid(a), Self::Invalid(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// A credential as the operator configured it.
+#[derive(Clone, Debug)]
+pub struct CredentialSpec {
+    /// Its stable name. State survives a reload under this name.
+    pub id: CredentialId,
+    /// The provider's name in metrics, lists and logs: `claude`, `gemini`, `codex`, or the name of an
+    /// OpenAI-compatible block.
+    pub provider: Arc<str>,
+    /// What it opens.
+    pub kind: Kind,
+    /// For people: shown in logs, holds no secret.
+    pub label: Arc<str>,
+    /// Where the upstream is; empty: the kind's own address.
+    pub base_url: Arc<str>,
+    /// Key or token; empty: the upstream wants none.
+    pub secret: SecretString,
+    /// Headers to add. Values may be secrets; one that starts with `$` names a header of the client.
+    pub headers: Vec<(String, SecretString)>,
+    /// How to reach the upstream.
+    pub proxy: Proxy,
+    /// Serves `prefix/id` besides `id`, or instead of it ([`crate::Settings::force_model_prefix`]).
+    pub prefix: Option<Arc<str>>,
+    /// Higher ones are used first.
+    pub priority: i32,
+    /// Share of the turns under [`crate::Strategy::Weighted`].
+    pub weight: u32,
+    /// What it serves, exclusions applied. Shared by credentials that serve the same, which saves memory and
+    /// loading time.
+    pub models: Arc<ModelSet>,
+    /// Overrides [`crate::Settings::disable_cooling`].
+    pub disable_cooling: Option<bool>,
+    /// Overrides [`crate::Settings::request_retry`].
+    pub request_retry: Option<u32>,
+    /// The operator's own reading of this upstream's errors, first match wins.
+    pub request_scoped_errors: Arc<[ErrorRule]>,
+    /// Most requests at once; `None`: no limit.
+    pub in_flight_limit: Option<u32>,
+    /// Its token can be renewed, so a 401 is worth one renewal.
+    pub refreshable: bool,
+    /// Configured, but not used.
+    pub disabled: bool,
+}
+
+impl CredentialSpec {
+    /// A credential with the defaults of the configuration file.
+    pub fn new(id: CredentialId, provider: &str, kind: Kind, models: Arc<ModelSet>) -> Self {
+        Self {
+            label: Arc::from(id.as_str()),
+            id,
+            provider: Arc::from(provider),
+            kind,
+            base_url: Arc::from(""),
+            secret: SecretString::default(),
+            headers: Vec::new(),
+            proxy: Proxy::Global,
+            prefix: None,
+            priority: 0,
+            weight: 1,
+            models,
+            disable_cooling: None,
+            request_retry: None,
+            request_scoped_errors: Arc::from([]),
+            in_flight_limit: None,
+            refreshable: false,
+            disabled: false,
+        }
+    }
+
+    /// Whether both reach the same account by the same way, so that what was learnt of one holds for the
+    /// other.
+    pub(crate) fn same_connection(&self, other: &Self) -> bool {
+        let headers = |spec: &Self| -> Vec<(String, String)> {
+            spec.headers.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect()
+        };
+        self.kind == other.kind
+            && self.base_url == other.base_url
+            && self.secret.expose_secret() == other.secret.expose_secret()
+            && self.proxy == other.proxy
+            && headers(self) == headers(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_print() {
+        let mut spec =
+            CredentialSpec::new(CredentialId::new("chat-0123456789ab"), "p", Kind::Chat, ModelSet::new([]));
+        spec.secret = SecretString::from("canary-secret");
+        spec.headers = vec![("x".into(), SecretString::from("canary-header"))];
+        spec.proxy = Proxy::Url(SecretString::from("http://u:canary-proxy@h"));
+        let text = format!("{spec:?}");
+        assert!(!text.contains("canary"), "{text}");
+    }
+
+    #[test]
+    fn a_new_key_is_another_connection() {
+        let one = CredentialSpec::new(CredentialId::new("a"), "p", Kind::Chat, ModelSet::new([]));
+        let mut two = one.clone();
+        two.priority = 7;
+        assert!(one.same_connection(&two));
+        two.secret = SecretString::from("other");
+        assert!(!one.same_connection(&two));
+    }
+}

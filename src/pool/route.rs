@@ -1,0 +1,111 @@
+//! From a client's model name to those who can serve it.
+//!
+//! Enters: the name as the client wrote it: `[prefix/]id[(thinking)]`, or `auto`. Leaves: a [`Route`], cheap
+//! to hold, which stays with the configuration it was made under. May go wrong: nobody serves that name
+//! ([`RouteError::Unknown`], with the closest names).
+
+use std::sync::Arc;
+
+use wire::thinking::{Mode, split_suffix};
+
+use crate::index::{Entry, Index};
+use crate::model::ModelSpec;
+use crate::nearest;
+use crate::settings::Now;
+use crate::standing::standing;
+use crate::{NameFilter, Pool};
+
+/// Most closest names that are told.
+const CLOSEST: usize = 3;
+/// Longest name that an error repeats, in characters.
+const SHOWN_NAME: usize = 200;
+
+/// Those who can serve a model, under one configuration.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub(crate) index: Arc<Index>,
+    entry: u32,
+    asked: Arc<str>,
+    suffix: Option<Mode>,
+}
+
+/// Why there is no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// Nobody serves that model.
+    #[error("unknown provider for model {model}")]
+    Unknown {
+        /// The name as asked, cut where it is absurdly long.
+        model: String,
+        /// Names that come close, the closest first.
+        closest: Vec<String>,
+    },
+}
+
+impl Route {
+    /// The name as the client wrote it. What an answer says where [`ModelSpec::force_mapping`] is set.
+    pub fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// The name under which it is listed: without suffix, in the listed spelling.
+    pub fn model(&self) -> &str {
+        self.entry().map_or("", |entry| &entry.id)
+    }
+
+    /// What the suffix asks for. A suffix that means nothing asks for nothing.
+    pub fn thinking(&self) -> Option<Mode> {
+        self.suffix
+    }
+
+    /// Facts of the model, as the credential of the highest priority has it.
+    pub fn facts(&self) -> Option<&ModelSpec> {
+        self.entry().map(|entry| &*entry.facts)
+    }
+
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        self.index.entry_at(self.entry)
+    }
+}
+
+impl Pool {
+    /// Finds those who serve a model. `now` matters to `auto` only, which is the newest model that somebody
+    /// can serve.
+    pub fn route(&self, model: &str, now: Now) -> Result<Route, RouteError> {
+        let index = self.index.load_full();
+        let (base, suffix) = split_suffix(model);
+        let found = index
+            .find(base)
+            .or_else(|| if base.eq_ignore_ascii_case("auto") { newest(&index, now.mono_ms) } else { None })
+            .map(|entry| (entry, suffix))
+            // A listed name may itself end in brackets.
+            .or_else(|| index.find(model).map(|entry| (entry, None)));
+        match found {
+            Some((entry, suffix)) => Ok(Route { index, entry, asked: Arc::from(model), suffix }),
+            None => Err(RouteError::Unknown {
+                model: model.chars().take(SHOWN_NAME).collect(),
+                closest: closest(&index, base, &|_| true),
+            }),
+        }
+    }
+
+    /// The listed names closest to one that is not, the closest first, among those that `allowed` lets see.
+    pub fn closest(&self, model: &str, allowed: NameFilter<'_>) -> Vec<String> {
+        closest(&self.index.load(), split_suffix(model).0, allowed)
+    }
+}
+
+fn closest(index: &Index, asked: &str, allowed: NameFilter<'_>) -> Vec<String> {
+    let names = index.entries.iter().map(|entry| &*entry.id).filter(|id| allowed(id));
+    nearest::nearest(asked, names, CLOSEST).into_iter().map(str::to_owned).collect()
+}
+
+fn newest(index: &Index, now_ms: u64) -> Option<u32> {
+    let usable = |position: &&u32| {
+        let entry = index.entry_at(**position);
+        entry.into_iter().flat_map(Entry::candidates).any(|candidate| {
+            standing(index, *candidate, now_ms).is_some_and(|standing| standing == crate::Standing::Ready)
+        })
+    };
+    index.newest.iter().find(usable).or_else(|| index.newest.first()).copied()
+}

@@ -1,0 +1,148 @@
+//! What a credential is doing: slots taken, counts, health. Outlives a reload.
+//!
+//! Enters: picks and reports. Leaves: nothing. May go wrong: a limit that is reached is told as `false`.
+//! The usual case (no trouble) takes no lock: [`State::troubled`] says whether the health is worth a look.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::health::Health;
+
+/// Names a [`State`] within the process, for as long as it lives.
+pub(crate) type Key = u64;
+
+/// The mutable side of a credential.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) key: Key,
+    in_flight: AtomicU32,
+    /// Somebody was refused for want of a slot since the last one was given back.
+    awaited: AtomicBool,
+    troubled: AtomicBool,
+    health: Mutex<Health>,
+    pub(crate) tally: Tally,
+}
+
+/// Counts since the credential was first configured.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) picked: AtomicU64,
+    pub(crate) reported: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) succeeded: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+/// Counts one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl State {
+    pub(crate) fn new(key: Key) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// Whether there is any record to look at.
+    pub(crate) fn troubled(&self) -> bool {
+        self.troubled.load(Ordering::Acquire)
+    }
+
+    /// The health, to look at.
+    pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock()
+    }
+
+    /// Changes the health.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
+        let mut health = self.health.lock();
+        let result = change(&mut health);
+        self.troubled.store(!health.is_clear(), Ordering::Release);
+        result
+    }
+
+    /// Requests under way.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Takes a slot; false: the limit is reached. Exact under any race.
+    pub(crate) fn acquire(&self, limit: Option<u32>) -> bool {
+        let Some(limit) = limit else {
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            return true;
+        };
+        self.acquire_below(limit) || {
+            // Asked again after the flag is up: a slot that came free in between is either taken here or
+            // finds the flag.
+            self.awaited.store(true, Ordering::SeqCst);
+            self.acquire_below(limit)
+        }
+    }
+
+    fn acquire_below(&self, limit: u32) -> bool {
+        let taken = |now: u32| (now < limit).then_some(now + 1);
+        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok()
+    }
+
+    /// Gives a slot back; true: somebody may be waiting for it.
+    #[must_use]
+    pub(crate) fn release(&self) -> bool {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.awaited.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Signals from credentials to the queues they stand in.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// A slot or a test ended: who waits for one may look again.
+    freed: AtomicU64,
+    /// A rest ended early: who rests may look again.
+    thawed: AtomicU64,
+    next_key: AtomicU64,
+}
+
+impl Signals {
+    pub(crate) fn free(&self) {
+        self.freed.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.thawed.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often each was given.
+    pub(crate) fn seen(&self) -> (u64, u64) {
+        (self.freed.load(Ordering::Acquire), self.thawed.load(Ordering::Acquire))
+    }
+
+    /// A key nobody has.
+    pub(crate) fn new_key(&self) -> Key {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn p10_the_limit_is_exact_under_race() {
+        let state = Arc::new(State::new(0));
+        let taken: usize = thread::scope(|scope| {
+            let racers: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..100).filter(|_| state.acquire(Some(20))).count()))
+                .collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+        });
+        assert_eq!((taken, state.in_flight()), (20, 20));
+        assert!(state.release(), "others were refused");
+        assert!(state.acquire(Some(20)));
+        assert!(!state.acquire(Some(20)));
+    }
+}
