@@ -79,7 +79,7 @@ impl Plan {
     pub fn new(config: &Config, port: Option<u16>) -> Result<Self, StartError> {
         let server = &config.server;
         let mut listen = resolve(server.host.as_str(), port.unwrap_or(server.port))?;
-        for extra in server.extra_listen.iter() {
+        for extra in &server.extra_listen.0 {
             listen.extend(resolve(extra.host.as_str(), extra.port)?);
         }
         listen.iter().try_for_each(try_bind)?;

@@ -98,3 +98,20 @@ pub(crate) fn standing(index: &Index, candidate: Candidate, now_ms: u64) -> Opti
         }
     })
 }
+
+/// What is wrong with a credential, for an error message: `rests 12 s after rate_limit (status 429)`.
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ready => f.write_str("is ready"),
+            Self::Cooling(rest) => {
+                write!(f, "rests {} s after {}", rest.left_ms.div_ceil(1000), rest.class.name())?;
+                rest.status.map_or(Ok(()), |status| write!(f, " (status {status})"))
+            }
+            Self::Tested => f.write_str("is being tested by another request"),
+            Self::Full => f.write_str("has as many requests as it may"),
+            Self::Weightless => f.write_str("has weight 0"),
+            Self::Disabled => f.write_str("is switched off"),
+        }
+    }
+}

@@ -16,14 +16,14 @@ pub enum Client<'c> {
     /// An HTTP request of its own.
     Http(&'c mut ServerSession),
     /// A turn on a Responses WebSocket.
-    Socket(&'c mut Socket<'c>),
+    Socket(&'c mut ServerSession, &'c mut Socket),
 }
 
 impl std::fmt::Debug for Client<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Http(_) => "Client::Http",
-            Self::Socket(_) => "Client::Socket",
+            Self::Socket(..) => "Client::Socket",
         })
     }
 }
@@ -36,7 +36,7 @@ impl Client<'_> {
                 Err(error) => error.into_down(),
                 Ok(_) => Error::new_down(ErrorType::ConnectionClosed),
             },
-            Self::Socket(socket) => socket.gone().await,
+            Self::Socket(session, socket) => socket.gone(session).await,
         }
     }
 
@@ -44,7 +44,7 @@ impl Client<'_> {
     pub fn is_http11(&self) -> bool {
         match self {
             Self::Http(session) => session.req_header().version == http::Version::HTTP_11,
-            Self::Socket(_) => false,
+            Self::Socket(..) => false,
         }
     }
 
@@ -52,7 +52,7 @@ impl Client<'_> {
     pub async fn start(&mut self, header: ResponseHeader) -> Result<()> {
         match self {
             Self::Http(session) => session.write_response_header(Box::new(header)).await,
-            Self::Socket(_) => Ok(()),
+            Self::Socket(..) => Ok(()),
         }
     }
 
@@ -63,7 +63,7 @@ impl Client<'_> {
         }
         match self {
             Self::Http(session) => session.write_response_body(bytes.into(), false).await,
-            Self::Socket(socket) => socket.send_lines(&bytes).await,
+            Self::Socket(session, socket) => socket.send_lines(session, &bytes).await,
         }
     }
 
@@ -71,7 +71,7 @@ impl Client<'_> {
     pub async fn finish(&mut self, bytes: Vec<u8>) -> Result<()> {
         match self {
             Self::Http(session) => session.write_response_body(bytes.into(), true).await,
-            Self::Socket(socket) => socket.send_lines(&bytes).await,
+            Self::Socket(session, socket) => socket.send_lines(session, &bytes).await,
         }
     }
 
@@ -83,7 +83,7 @@ impl Client<'_> {
             }
             // Blanks between the elements of a JSON array mean nothing.
             Self::Http(session) => session.write_response_body(Bytes::from_static(b"\n"), false).await,
-            Self::Socket(socket) => socket.ping().await,
+            Self::Socket(session, socket) => socket.ping(session).await,
         }
     }
 
@@ -91,7 +91,9 @@ impl Client<'_> {
     pub async fn respond(&mut self, header: ResponseHeader, body: Bytes) -> Result<()> {
         match self {
             Self::Http(session) => respond::send(session, header, body).await,
-            Self::Socket(socket) => socket.send_answer(header.status.as_u16(), &body).await,
+            Self::Socket(session, socket) => {
+                socket.send_answer(session, header.status.as_u16(), &body).await
+            },
         }
     }
 

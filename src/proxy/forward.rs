@@ -47,12 +47,17 @@ pub enum Missed {
 }
 
 /// An upstream that began to answer.
-#[derive(Debug)]
 pub struct Opened {
     /// The session; its head has been read.
     pub upstream: Upstream,
     /// Whether the answer is a stream of events, by its content type.
     pub events: Option<bool>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("events", &self.events).finish_non_exhaustive()
+    }
 }
 
 /// Sends a request and waits for the head of its answer.

@@ -152,7 +152,7 @@ impl Exchange<'_, '_> {
             question.take();
             prepared.take();
             record.first_byte();
-            state.pool.confirm(&mut pick, state.now());
+            state.pool.confirm(&mut pick);
         };
         let mut pump = Pump::new(self.client, &mut reply, pace(self.snapshot), shape, &mut on_commit);
         let ended = move_answer(&mut pump, opened, state, &lane).await;

@@ -12,11 +12,10 @@ use super::parse::of_body;
 use super::record::Record;
 use super::retry::answer_error;
 use super::websocket::{Socket, handshake_key};
-use crate::state::State;
+use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
-use std::sync::Arc;
 use wire::Protocol;
 use wire::frames::Framing;
 use wire::openai_responses::websocket::{Session, Step};
@@ -37,16 +36,17 @@ pub async fn serve(state: &State, session: &mut ServerSession, record: &mut Reco
     let mut socket = Socket::accept(session, &key, snapshot.max_body()).await?;
     record.facts.status = 101;
     let mut conversation = Session::new();
-    while let Some(message) = socket.message().await? {
-        turn(state, &mut socket, &mut conversation, &message, &headers, record).await?;
+    while let Some(message) = socket.message(session).await? {
+        turn(state, session, &mut socket, &mut conversation, &message, &headers, record).await?;
     }
-    socket.flush().await
+    socket.flush(session).await
 }
 
 /// One message of the client and its answer. Each turn sees the configuration of its own time.
 async fn turn(
     state: &State,
-    socket: &mut Socket<'_>,
+    session: &mut ServerSession,
+    socket: &mut Socket,
     conversation: &mut Session,
     message: &[u8],
     headers: &HeaderMap,
@@ -62,14 +62,14 @@ async fn turn(
     let result = match step {
         Err(error) => {
             let error = ProxyError::from(error);
-            answer_error(&mut Client::Socket(socket), PROTOCOL, &error, &mut record).await
+            answer_error(&mut Client::Socket(session, socket), PROTOCOL, &error, &mut record).await
         }
         Ok(Step::Local(events)) => {
             record.facts.status = 200;
             let lines = events.join(&b'\n');
-            socket.send_lines(&lines).await
+            socket.send_lines(session, &lines).await
         }
-        Ok(Step::Request(body)) => ask(state, &snapshot, socket, body, headers.clone(), &mut record).await,
+        Ok(Step::Request(body)) => ask(state, &snapshot, session, socket, body, headers.clone(), &mut record).await,
     };
     for event in socket.take_sent() {
         conversation.answered(&event);
@@ -80,8 +80,9 @@ async fn turn(
 
 async fn ask(
     state: &State,
-    snapshot: &Arc<crate::state::Snapshot>,
-    socket: &mut Socket<'_>,
+    snapshot: &Snapshot,
+    session: &mut ServerSession,
+    socket: &mut Socket,
     body: Vec<u8>,
     headers: HeaderMap,
     record: &mut Record,
@@ -93,7 +94,7 @@ async fn ask(
         stream: Some(true),
         framing: Framing::Lines,
     };
-    let mut client = Client::Socket(socket);
+    let mut client = Client::Socket(session, socket);
     let error = match of_body(call, body.into()) {
         Err(error) => error,
         Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, None, record).await {

@@ -71,12 +71,12 @@ pub fn translate(
         seed: &record.seed,
         project: "",
     };
-    let prepared = wire::translate::prepare(&job)?;
-    let body = match prepared.body {
+    let wire::translate::Prepared { body, plan, losses, .. } = wire::translate::prepare(&job)?;
+    let body = match body {
         // Nothing had to change: the client's own bytes go on.
         Cow::Borrowed(_) => parsed.body.clone(),
         Cow::Owned(body) => Bytes::from(body),
     };
-    record.losses(&prepared.losses, state);
-    Ok(Prepared { body, plan: prepared.plan, made_for })
+    record.losses(&losses, state);
+    Ok(Prepared { body, plan, made_for })
 }

@@ -53,8 +53,7 @@ impl Write for Buffers {
 }
 
 /// An open socket.
-pub struct Socket<'s> {
-    session: &'s mut ServerSession,
+pub struct Socket {
     frames: WebSocket<Buffers>,
     /// Messages that came while a turn was running.
     waiting: VecDeque<Bytes>,
@@ -63,15 +62,15 @@ pub struct Socket<'s> {
     closed: bool,
 }
 
-impl std::fmt::Debug for Socket<'_> {
+impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Socket").field("closed", &self.closed).finish_non_exhaustive()
     }
 }
 
-impl<'s> Socket<'s> {
+impl Socket {
     /// Answers the upgrade. From here on the session's body is the socket's bytes.
-    pub async fn accept(session: &'s mut ServerSession, key: &str, max_message: usize) -> Result<Self> {
+    pub async fn accept(session: &mut ServerSession, key: &str, max_message: usize) -> Result<Self> {
         let mut header = ResponseHeader::build(101, Some(4))?;
         header.insert_header("Upgrade", "websocket")?;
         header.insert_header("Connection", "Upgrade")?;
@@ -82,11 +81,11 @@ impl<'s> Socket<'s> {
         let config =
             WebSocketConfig::default().max_message_size(Some(max_message)).max_frame_size(Some(max_message));
         let frames = WebSocket::from_raw_socket(Buffers::default(), Role::Server, Some(config));
-        Ok(Self { session, frames, waiting: VecDeque::new(), sent: Vec::new(), closed: false })
+        Ok(Self { frames, waiting: VecDeque::new(), sent: Vec::new(), closed: false })
     }
 
     /// The next message of the client; `None` when it left.
-    pub async fn message(&mut self) -> Result<Option<Bytes>> {
+    pub async fn message(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>> {
         loop {
             if let Some(message) = self.waiting.pop_front() {
                 return Ok(Some(message));
@@ -95,12 +94,12 @@ impl<'s> Socket<'s> {
                 return Ok(None);
             }
             self.pull();
-            self.flush().await?;
+            self.flush(session).await?;
             if !self.waiting.is_empty() || self.closed {
                 continue;
             }
-            match tokio::time::timeout(PING, self.session.read_request_body()).await {
-                Err(_) => self.ping().await?,
+            match tokio::time::timeout(PING, session.read_request_body()).await {
+                Err(_) => self.ping(session).await?,
                 Ok(Ok(Some(bytes))) => self.frames.get_mut().incoming.extend_from_slice(&bytes),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => return Err(error),
@@ -150,22 +149,22 @@ impl<'s> Socket<'s> {
     }
 
     /// Sends what waits in the buffer.
-    pub async fn flush(&mut self) -> Result<()> {
+    pub async fn flush(&mut self, session: &mut ServerSession) -> Result<()> {
         let _ = self.frames.flush();
         let bytes = self.frames.get_mut().outgoing.split().freeze();
-        if bytes.is_empty() { Ok(()) } else { self.session.write_response_body(bytes, false).await }
+        if bytes.is_empty() { Ok(()) } else { session.write_response_body(bytes, false).await }
     }
 
     /// Waits until the client has left. Messages that come meanwhile wait for the end of the turn.
-    pub async fn gone(&mut self) -> BError {
+    pub async fn gone(&mut self, session: &mut ServerSession) -> BError {
         loop {
-            match self.session.read_request_body().await {
+            match session.read_request_body().await {
                 Ok(Some(bytes)) => self.frames.get_mut().incoming.extend_from_slice(&bytes),
                 Ok(None) => return Error::new_down(ErrorType::ConnectionClosed),
                 Err(error) => return error.into_down(),
             }
             self.pull();
-            if let Err(error) = self.flush().await {
+            if let Err(error) = self.flush(session).await {
                 return error;
             }
             if self.closed {
@@ -175,13 +174,13 @@ impl<'s> Socket<'s> {
     }
 
     /// Sends events, one a line, as one text frame each.
-    pub async fn send_lines(&mut self, lines: &[u8]) -> Result<()> {
+    pub async fn send_lines(&mut self, session: &mut ServerSession, lines: &[u8]) -> Result<()> {
         for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             let line = Bytes::copy_from_slice(line);
             self.sent.push(line.clone());
             self.write(line)?;
         }
-        self.flush().await
+        self.flush(session).await
     }
 
     fn write(&mut self, text: Bytes) -> Result<()> {
@@ -190,7 +189,12 @@ impl<'s> Socket<'s> {
     }
 
     /// Sends an answer that came whole: an error, in the shape of the `error` event.
-    pub async fn send_answer(&mut self, status: u16, body: &[u8]) -> Result<()> {
+    pub async fn send_answer(
+        &mut self,
+        session: &mut ServerSession,
+        status: u16,
+        body: &[u8],
+    ) -> Result<()> {
         let error = wire::json::parse_any(body).ok();
         let inner = error.as_ref().and_then(|value| value.get("error"));
         let mut event = Vec::new();
@@ -203,13 +207,13 @@ impl<'s> Socket<'s> {
             }
         });
         self.write(event.into())?;
-        self.flush().await
+        self.flush(session).await
     }
 
     /// Shows the client that the socket is alive.
-    pub async fn ping(&mut self) -> Result<()> {
+    pub async fn ping(&mut self, session: &mut ServerSession) -> Result<()> {
         let _ = self.frames.write(Message::Ping(Bytes::new()));
-        self.flush().await
+        self.flush(session).await
     }
 
     /// The events that were sent since the last call.

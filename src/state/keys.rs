@@ -8,13 +8,9 @@
 
 use super::query::query_value;
 use http::HeaderMap;
-use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use subtle::ConstantTimeEq;
-
-/// Keys that the example configuration ships with: a proxy that still has them is open to everyone.
-pub const TEMPLATES: [&str; 3] = ["your-api-key-1", "your-api-key-2", "your-api-key-3"];
 
 /// The keys of the configuration.
 #[derive(Debug, Default)]
@@ -39,15 +35,15 @@ pub enum Admission {
 
 impl ClientKeys {
     /// Reads the keys. Blank ones are no keys.
-    pub fn new(keys: &[SecretString]) -> Self {
+    pub fn new<'k>(keys: impl Iterator<Item = &'k str>) -> Self {
         let mut known = HashMap::new();
         let mut templates = false;
-        for (number, key) in keys.iter().enumerate() {
-            let key = key.expose_secret().trim();
+        for (number, key) in keys.enumerate() {
+            let key = key.trim();
             if key.is_empty() {
                 continue;
             }
-            templates |= TEMPLATES.contains(&key);
+            templates |= config::TEMPLATE_KEYS.contains(&key);
             let digest = digest(key);
             known.insert(short(&digest), (u32::try_from(number).unwrap_or(u32::MAX), digest));
         }
@@ -115,7 +111,7 @@ mod tests {
     use http::HeaderValue;
 
     fn keys(list: &[&str]) -> ClientKeys {
-        ClientKeys::new(&list.iter().map(|k| SecretString::from(*k)).collect::<Vec<_>>())
+        ClientKeys::new(list.iter().copied())
     }
 
     fn with(name: &'static str, value: &'static str) -> HeaderMap {

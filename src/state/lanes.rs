@@ -32,10 +32,10 @@ pub struct Lanes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoLane {
     /// The proxy setting cannot be used.
-    #[error("proxy config invalid ({source}): {problem}")]
+    #[error("proxy config invalid (source={place}): {problem}")]
     Proxy {
         /// Where it stands: `credential` or `global`.
-        source: &'static str,
+        place: &'static str,
         /// What is wrong with it.
         problem: String,
     },
@@ -47,7 +47,7 @@ pub enum NoLane {
 impl Lanes {
     /// The way of a credential.
     pub fn get(&self, spec: &CredentialSpec, config: &Config) -> Result<Lane, NoLane> {
-        let global = &config.routing.proxy_url;
+        let global = &config.providers.proxy_url;
         let key = key(spec, global, config.server.timeouts.connect_seconds);
         if let Some(lane) = self.known.read().get(&key) {
             return Ok(lane.clone());
@@ -110,10 +110,10 @@ fn login(url: &ProxyUrl) -> Option<(&str, &str)> {
 
 fn proxy(spec: &CredentialSpec, global: &ProxySetting) -> Result<Option<Proxy>, NoLane> {
     let parsed;
-    let (setting, source) = match &spec.proxy {
+    let (setting, place) = match &spec.proxy {
         pool::Proxy::Direct => return Ok(None),
         pool::Proxy::Invalid(problem) => {
-            return Err(NoLane::Proxy { source: "credential", problem: problem.clone() });
+            return Err(NoLane::Proxy { place: "credential", problem: problem.clone() });
         }
         pool::Proxy::Url(url) => {
             parsed = ProxySetting::parse(url.expose_secret());
@@ -123,7 +123,7 @@ fn proxy(spec: &CredentialSpec, global: &ProxySetting) -> Result<Option<Proxy>, 
     };
     match setting {
         ProxySetting::Inherit | ProxySetting::Direct => Ok(None),
-        ProxySetting::Invalid { problem, .. } => Err(NoLane::Proxy { source, problem: problem.clone() }),
+        ProxySetting::Invalid { problem, .. } => Err(NoLane::Proxy { place, problem: problem.clone() }),
         ProxySetting::Url(url) => Ok(Some(Proxy {
             scheme: match url.scheme {
                 config::ProxyScheme::Http => ProxyScheme::Http,

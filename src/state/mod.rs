@@ -56,7 +56,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Makes it of a configuration.
     pub fn new(config: Config) -> Self {
-        let keys = ClientKeys::new(&config.auth.api_keys);
+        let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::Secret::expose_secret));
         Self { config, keys }
     }
 

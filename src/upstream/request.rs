@@ -137,7 +137,7 @@ fn path(call: &Call<'_>) -> Result<String> {
         (Kind::Chat, _) => format!("{base}/chat/completions"),
         (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
         (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
-        (Kind::Claude | Kind::Kiro, ask) => {
+        (Kind::Claude | Kind::Kiro, operation) => {
             let beta = call.same_format && call.query.is_some_and(|q| q.split('&').any(|p| p == "beta=true"));
             let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
             format!("{}/messages{count}{}", versioned("/v1"), if beta { "?beta=true" } else { "" })
@@ -152,7 +152,7 @@ fn path(call: &Call<'_>) -> Result<String> {
                 _ => format!("{}/models/{model}:{action}", versioned("/v1beta")),
             }
         }
-        (Kind::Antigravity | Kind::GeminiCli, ask) => {
+        (Kind::Antigravity | Kind::GeminiCli, operation) => {
             format!("{base}/v1internal:{}", google_action(operation, call.stream))
         }
     })
