@@ -45,6 +45,7 @@ impl Facts {
             display_name: Some(Arc::clone(&self.name)),
             owned_by: Arc::clone(&self.owned_by),
             created: self.created,
+            image: !self.output.is_empty() && !self.output.iter().any(|kind| &**kind == "text"),
             input: Arc::clone(&self.input),
             output: Arc::clone(&self.output),
             ..ModelSpec::default()
@@ -152,6 +153,13 @@ mod tests {
         assert!(bounds.off && !bounds.levels.is_empty());
         assert_eq!(lookup("kimi", "kimi-k2").unwrap().card.thinking, Support::Never);
         assert!(lookup("gemini", "gpt-5").is_none() && channel("no-such").is_empty());
+    }
+
+    #[test]
+    fn models_that_write_no_text_are_for_media_routes_only() {
+        let image = |channel, id| lookup(channel, id).unwrap().spec().image;
+        assert!(image("codex", "gpt-image-2") && image("xai", "grok-imagine-video"));
+        assert!(!image("codex", "gpt-5.4") && !image("gemini", "gemini-2.5-pro"));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `settings.rs`, `credential.rs`, `model.rs`, `rules.rs` | what the operator said |
+//! | `from_config.rs` | the configuration file in the pool's terms |
 //! | `catalogue.rs` | what is known about vendors' models |
 //! | `index.rs` | one configuration: model → candidates by priority |
 //! | `route.rs`, `nearest.rs` | name → candidates; close names |
@@ -41,6 +42,7 @@ pub mod catalogue;
 mod cooldown;
 mod credential;
 mod evidence;
+mod from_config;
 mod health;
 pub mod hints;
 mod index;
@@ -73,6 +75,7 @@ use parking_lot::Mutex;
 
 pub use crate::attempts::Attempts;
 pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
+pub use crate::from_config::{from_config, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};

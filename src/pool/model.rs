@@ -24,8 +24,10 @@ pub struct ModelSpec {
     pub card: Card,
     /// Answers name the model as the client did.
     pub force_mapping: bool,
-    /// Makes images: served by image routes only.
+    /// Writes images or videos and no text: served by their routes only.
     pub image: bool,
+    /// The upstream only resembles the original: thinking blocks with empty signatures are kept.
+    pub is_compat: bool,
     /// Name for people.
     pub display_name: Option<Arc<str>>,
     /// Owner shown in lists.

@@ -1,0 +1,287 @@
+//! From the configuration file to what the pool works with.
+//!
+//! Enters: a loaded [`Config`]. Leaves: [`Settings`], one [`CredentialSpec`] per key, in the order of the
+//! file, and [`unserved`]: what the file asks for and nobody serves yet. Nothing may go wrong: the file was
+//! checked when it was loaded.
+
+mod entry;
+
+use std::collections::HashMap;
+
+use config::{Block, Config};
+use sha2::{Digest, Sha256};
+
+use crate::credential::{CredentialId, CredentialSpec, Kind};
+use crate::settings::{Settings, Strategy};
+use entry::Maker;
+
+/// What the configuration says, in the pool's terms.
+pub fn from_config(config: &Config) -> (Settings, Vec<CredentialSpec>) {
+    (settings(config), convert(config).0)
+}
+
+/// What the configuration asks for and nobody serves, one sentence each. For a warning at start and reload.
+pub fn unserved(config: &Config) -> Vec<String> {
+    convert(config).1
+}
+
+fn settings(config: &Config) -> Settings {
+    let routing = &config.routing;
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let selection = &routing.selection;
+    Settings {
+        strategy: match selection.strategy {
+            config::Strategy::RoundRobin => Strategy::RoundRobin,
+            config::Strategy::WeightedRoundRobin => Strategy::Weighted,
+            config::Strategy::FillFirst => Strategy::FillFirst,
+        },
+        force_model_prefix: config.models.force_model_prefix,
+        request_retry: routing.request_retry,
+        max_retry_credentials: routing.max_retry_credentials,
+        max_retry_interval_ms: u64::from(routing.max_retry_interval) * 1000,
+        disable_cooling: routing.disable_cooling,
+        transient_cooldown_ms: routing.transient_error_cooldown_seconds.duration().map_or(0, millis),
+        session_affinity_ms: if selection.session_affinity {
+            millis(selection.session_affinity_ttl.0)
+        } else {
+            0
+        },
+        ..Settings::default()
+    }
+}
+
+/// How the keys of a list are used; `None`: not at all yet.
+fn kind(block: Block, base_url: &str) -> Option<(Kind, &'static str)> {
+    Some(match block {
+        Block::Gemini => (Kind::Gemini, "gemini"),
+        Block::Interactions => return None,
+        Block::Claude => (Kind::Claude, "claude"),
+        // The Codex backend takes less than the public API and answers in events only.
+        Block::Codex if is_codex_backend(base_url) => (Kind::Codex, "codex"),
+        Block::Codex => (Kind::Responses, "codex"),
+        Block::Xai => (Kind::Responses, "xai"),
+        Block::Vertex => (Kind::Vertex, "vertex"),
+        preset => (Kind::Chat, preset.key()),
+    })
+}
+
+/// ChatGPT's own backend, or a relay that keeps the end of its path (`…/codex`).
+fn is_codex_backend(base_url: &str) -> bool {
+    base_url.contains("://chatgpt.com/") || base_url.trim_end_matches('/').ends_with("/codex")
+}
+
+fn convert(config: &Config) -> (Vec<CredentialSpec>, Vec<String>) {
+    let mut maker = Maker::default();
+    let mut unserved = Vec::new();
+    let mut specs = Vec::new();
+    for block in Block::ALL {
+        for (n, entry) in config.providers.entries(*block).iter().enumerate() {
+            let place = format!("{}[{n}]", block.key());
+            let base_url = entry.base_url.as_ref().map(config::BaseUrl::as_str).or(block.preset_url());
+            let Some((kind, provider)) = kind(*block, base_url.unwrap_or_default()) else {
+                unserved.push(format!("{place} is not served: this version does not speak its format"));
+                continue;
+            };
+            if entry.api_key.is_empty() && !entry.token_file.is_empty() {
+                unserved.push(format!("{place} is not served: this version does not read token-file"));
+                continue;
+            }
+            specs.push(maker.key(kind, provider, base_url.unwrap_or_default(), entry, n));
+        }
+    }
+    for block in &config.providers.openai_compatibility {
+        specs.extend(maker.compat(block));
+    }
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for spec in &mut specs {
+        if spec.models.models().is_empty() && !spec.disabled {
+            unserved.push(format!("{} serves nothing: it has no models", spec.label));
+        }
+        // Entries that differ in their models only have the same digest.
+        let times = seen.entry(spec.id.to_string()).or_insert(0);
+        *times += 1;
+        if *times > 1 {
+            spec.id = CredentialId::new(format!("{}-{times}", spec.id));
+        }
+    }
+    unserved.extend(maker.problems);
+    (specs, unserved)
+}
+
+/// `kind-0123456789ab`: twelve hex digits of a digest over what tells credentials apart.
+fn id(kind: &str, parts: &[&str]) -> CredentialId {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    let hex: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    CredentialId::new(format!("{kind}-{hex}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::{Now, Pool, Proxy};
+    use wire::thinking::{Bounds, Level, Support};
+
+    fn load(yaml: &str) -> Config {
+        config::load(yaml.as_bytes()).unwrap_or_else(|broken| panic!("{broken}")).config
+    }
+
+    fn specs(yaml: &str) -> Vec<CredentialSpec> {
+        from_config(&load(yaml)).1
+    }
+
+    fn ids(yaml: &str) -> Vec<String> {
+        let (settings, specs) = from_config(&load(yaml));
+        Pool::new(settings, specs).models(Now::default()).iter().map(|listed| listed.id.to_string()).collect()
+    }
+
+    #[test]
+    fn every_list_has_its_kind_and_name() {
+        let specs = specs(
+            "claude-api-key: [{api-key: k}]\n\
+             gemini-api-key: [{api-key: k, base-url: 'http://g', priority: 3, weight: 7}]\n\
+             codex-api-key: [{api-key: k, base-url: 'http://c/v1'}, {api-key: k, base-url: 'http://c/codex'}]\n\
+             xai-api-key: [{api-key: k, base-url: 'https://api.x.ai/v1'}]\n\
+             vertex-api-key: [{api-key: k}]\n\
+             groq: [{api-key: k, models: [{name: m}]}]\n\
+             openai-compatibility: [{name: Team, base-url: 'http://t', models: [{name: m}]}]\n",
+        );
+        let found: Vec<_> = specs.iter().map(|s| (&*s.provider, s.kind, &*s.label, &*s.base_url)).collect();
+        assert_eq!(
+            found,
+            [
+                ("gemini", Kind::Gemini, "gemini#1", "http://g"),
+                ("claude", Kind::Claude, "claude#1", ""),
+                ("codex", Kind::Responses, "codex#1", "http://c/v1"),
+                ("codex", Kind::Codex, "codex#2", "http://c/codex"),
+                ("xai", Kind::Responses, "xai#1", "https://api.x.ai/v1"),
+                ("vertex", Kind::Vertex, "vertex#1", ""),
+                ("groq", Kind::Chat, "groq#1", "https://api.groq.com/openai/v1"),
+                ("Team", Kind::Chat, "Team#1", "http://t"),
+            ]
+        );
+        assert_eq!((specs[0].priority, specs[0].weight), (3, 7));
+        assert!(
+            specs[7].secret.expose_secret().is_empty(),
+            "a block without keys is one credential without a key"
+        );
+    }
+
+    #[test]
+    fn ids_are_stable_and_tell_entries_apart() {
+        let file = "claude-api-key: [{api-key: k}, {api-key: k, prefix: p}, {api-key: l}]\n\
+                    openai-compatibility: [{name: a, base-url: 'http://t', api-key-entries: [{api-key: k}, {api-key: k}]}]\n";
+        let ids = |file| specs(file).iter().map(|spec| spec.id.to_string()).collect::<Vec<_>>();
+        let first = ids(file);
+        assert_eq!(first, ids(file));
+        let distinct: std::collections::HashSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), 5, "{first:?}");
+        // Written down: what is remembered about a credential is found under this name in later versions.
+        assert_eq!(first[0], "claude-acb41f67c972");
+        assert!(first[4].starts_with(&first[3]) && first[4].ends_with("-2"), "{first:?}");
+    }
+
+    #[test]
+    fn row_34_prefix_and_alias_and_row_46_exclusions() {
+        let listed = ids("openai-compatibility:\n\
+             - {name: t, base-url: 'http://t', prefix: team-a, excluded-models: ['*-preview'],\n\
+                models: [{name: m1, alias: fast}, {name: M2-Preview, alias: hidden}]}\n");
+        assert_eq!(listed, ["fast", "team-a/fast"]);
+        assert_eq!(
+            ids("force-model-prefix: true\nclaude-api-key: [{api-key: k, prefix: p, models: [{name: m}]}]"),
+            ["p/m"]
+        );
+        let all = ids("gemini-api-key: [{api-key: k}]");
+        assert!(all.contains(&"gemini-2.5-pro".to_owned()));
+        let fewer = ids("gemini-api-key: [{api-key: k, excluded-models: ['GEMINI-2.5-*']}]");
+        assert!(
+            !fewer.is_empty() && fewer.len() < all.len() && !fewer.contains(&"gemini-2.5-pro".to_owned())
+        );
+    }
+
+    #[test]
+    fn models_carry_what_the_entry_and_the_catalogue_say() {
+        let specs = specs(
+            "claude-api-key:\n- api-key: k\n  models:\n\
+             \x20 - {name: claude-sonnet-4-6, alias: s, max-context-length: 9, force-mapping: true, display-name: S}\n\
+             \x20 - {name: own, thinking: {levels: [high, low, none]}}\n",
+        );
+        let models = specs[0].models.models();
+        assert_eq!((&*models[0].alias, &*models[0].upstream), ("s", "claude-sonnet-4-6"));
+        assert_eq!((models[0].card.context, models[0].card.max_output), (Some(9), Some(64000)));
+        assert_eq!((models[0].force_mapping, models[0].display_name.as_deref()), (true, Some("S")));
+        assert_eq!(&*models[0].owned_by, "anthropic");
+        let bounds = Bounds { off: true, levels: vec![Level::Low, Level::High], ..Bounds::default() };
+        assert_eq!(models[1].card.thinking, Support::Bounded(bounds));
+        assert_eq!(&*models[1].alias, "own");
+    }
+
+    #[test]
+    fn row_41_to_45_proxies_of_entries_and_blocks() {
+        let specs = specs(
+            "openai-compatibility:\n\
+             - {name: t, base-url: 'http://t', proxy-url: direct, models: [{name: m}], api-key-entries: [\n\
+                {api-key: a, proxy-url: 'socks5://us%40er:p%3Aw@[::1]:1'}, {api-key: b}, {api-key: c, proxy-url: 'ftp://x'}]}\n\
+             claude-api-key: [{api-key: k}]\n",
+        );
+        let Proxy::Url(url) = &specs[1].proxy else { panic!("{:?}", specs[1].proxy) };
+        assert_eq!(url.expose_secret(), "socks5://us%40er:p%3Aw@[::1]:1");
+        assert_eq!(
+            config::ProxySetting::parse(url.expose_secret()),
+            config::ProxySetting::parse("socks5://us%40er:p%3Aw@[::1]:1")
+        );
+        assert_eq!(specs[2].proxy, Proxy::Direct);
+        assert!(
+            matches!(&specs[3].proxy, Proxy::Invalid(problem) if problem.contains("unsupported proxy scheme"))
+        );
+        assert_eq!(specs[0].proxy, Proxy::Global);
+    }
+
+    #[test]
+    fn settings_and_rules() {
+        let config = load(
+            "request-retry: 3\nmax-retry-interval: 30\nmax-retry-credentials: 2\ntransient-error-cooldown-seconds: -1\n\
+             routing: {strategy: wrr, session-affinity: true, session-affinity-ttl: 10m}\n\
+             claude-api-key:\n- api-key: k\n  disable-cooling: true\n  headers: {X-A: b, X-C: $X-D}\n\
+             \x20 request-scoped-errors: [{status: 400, match: [busy], action: continue}, {status: 400, match-regexr: ['('], action: stop}]\n",
+        );
+        let (settings, specs) = from_config(&config);
+        let expected = Settings {
+            strategy: Strategy::Weighted,
+            request_retry: 3,
+            max_retry_credentials: 2,
+            max_retry_interval_ms: 30_000,
+            transient_cooldown_ms: 0,
+            session_affinity_ms: 600_000,
+            ..Settings::default()
+        };
+        assert_eq!(settings, expected);
+        assert_eq!(specs[0].disable_cooling, Some(true));
+        assert_eq!(specs[0].request_scoped_errors.len(), 1);
+        let headers: Vec<_> = specs[0].headers.iter().map(|(k, v)| (k.as_str(), v.expose_secret())).collect();
+        assert_eq!(headers, [("X-A", "b"), ("X-C", "$X-D")]);
+        assert!(unserved(&config)[0].contains("request-scoped-errors"), "{:?}", unserved(&config));
+    }
+
+    #[test]
+    fn what_nobody_serves_is_told() {
+        let config = load(
+            "interactions-api-key: [{api-key: k}]\nroo: [{api-key: k}, {token-file: /t}]\n\
+             openai-compatibility: [{name: e, base-url: 'http://t', api-key-entries: [{api-key: k}]}]\n",
+        );
+        let told = unserved(&config);
+        let begins = [
+            "interactions-api-key[0] is not served",
+            "roo[1] is not served",
+            "roo#1 serves nothing",
+            "e#1 serves nothing",
+        ];
+        assert_eq!(told.len(), begins.len(), "{told:?}");
+        assert!(told.iter().zip(begins).all(|(line, begin)| line.starts_with(begin)), "{told:?}");
+    }
+}
