@@ -19,7 +19,7 @@ use wire::translate::{Job, Plan};
 
 /// A request that can be sent.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// The upstream's body.
     pub body: Bytes,
     /// How its answer is translated.
@@ -37,7 +37,7 @@ struct MadeFor {
 }
 
 /// Makes the body for `pick`, or takes the one that was made before.
-pub fn translate(
+pub(super) fn translate(
     parsed: &Parsed,
     route: &Route,
     pick: &Pick,

@@ -27,7 +27,11 @@ fn p31_bad_bodies_are_refused_in_the_clients_format_and_go_nowhere() {
             let short: String = body.chars().take(60).collect();
             assert_eq!(answer.head.status, status, "{} {short:?}: {}", format.name, answer.text());
             let error = &answer.json()["error"];
-            assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()), "{} {short:?}: {error}", format.name);
+            assert!(
+                error["message"].as_str().is_some_and(|m| !m.is_empty()),
+                "{} {short:?}: {error}",
+                format.name
+            );
             match format.name {
                 "claude" => assert_eq!(answer.json()["type"], "error"),
                 "gemini" => assert_eq!(error["status"], "INVALID_ARGUMENT"),
@@ -59,7 +63,10 @@ fn p08_bodies_over_the_limit_are_refused_before_they_are_read() {
     let mut client = proxy.connect();
     client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 1073741824\r\n\r\n").as_bytes());
     let answer = client.answer();
-    assert_eq!((answer.head.status, answer.json()["error"]["type"].as_str()), (413, Some("invalid_request_error")));
+    assert_eq!(
+        (answer.head.status, answer.json()["error"]["type"].as_str()),
+        (413, Some("invalid_request_error"))
+    );
     let mut client = proxy.connect();
     client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
     let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
@@ -122,8 +129,16 @@ fn p14_garbage_of_an_upstream_is_a_typed_error_and_nothing_more() {
                         &format.target(&model.replace('/', "%2F"), stream),
                         &format.body(&model, stream),
                     );
-                    let case = format!("{} client, {upstream_kind} upstream, stream {stream}, {kind} {body:?}", format.name);
-                    assert!((429..600).contains(&answer.head.status), "{case}: {} {}", answer.head.status, answer.text());
+                    let case = format!(
+                        "{} client, {upstream_kind} upstream, stream {stream}, {kind} {body:?}",
+                        format.name
+                    );
+                    assert!(
+                        (429..600).contains(&answer.head.status),
+                        "{case}: {} {}",
+                        answer.head.status,
+                        answer.text()
+                    );
                     assert!(answer.json()["error"]["message"].is_string(), "{case}: {}", answer.text());
                 }
             }
