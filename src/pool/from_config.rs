@@ -7,6 +7,7 @@
 mod entry;
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use config::{Block, Config};
 use sha2::{Digest, Sha256};
@@ -115,8 +116,12 @@ fn id(kind: &str, parts: &[&str]) -> CredentialId {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part.as_bytes());
     }
-    let hex: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    CredentialId::new(format!("{kind}-{hex}"))
+    let mut text = format!("{kind}-");
+    for byte in digest.finalize().iter().take(6) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    CredentialId::new(text)
 }
 
 #[cfg(test)]

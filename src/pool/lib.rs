@@ -64,9 +64,9 @@ mod state;
 mod verdict;
 
 #[cfg(test)]
-mod sim;
+mod scenario;
 #[cfg(test)]
-mod tests;
+mod sim;
 
 use std::sync::Arc;
 

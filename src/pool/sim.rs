@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::queue::mix;
-use crate::tests::{at, cred};
+use crate::scenario::{at, cred};
 use crate::*;
 
 const STEPS: usize = 1500;
