@@ -23,6 +23,7 @@
 
 mod admit;
 pub mod client;
+mod count;
 pub mod endpoint;
 pub mod error;
 mod exchange;

@@ -5,6 +5,7 @@
 //! itself is to blame for is told at once. May go wrong: the client leaves, which ends everything.
 
 use super::client::Client;
+use super::count;
 use super::error::ProxyError;
 use super::forward::{Missed, Opened, forward};
 use super::parse::Parsed;
@@ -93,6 +94,10 @@ impl Exchange<'_, '_> {
                 Selected::Nobody(error) => return Err(better(last, *error)),
                 Selected::Pick(pick) => {
                     self.note_pick(&pick, attempts.total());
+                    let operation = asked.parsed.call.operation;
+                    if count::is_local(operation, &pick) {
+                        return self.estimate(&asked.parsed).await;
+                    }
                     let made =
                         translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
                     prepared = Some(made);
@@ -100,6 +105,12 @@ impl Exchange<'_, '_> {
                     match attempt.await {
                         Attempt::Answered => return Ok(Ok(())),
                         Attempt::Gone(error) => return Ok(Err(error)),
+                        Attempt::Failed(verdict, error)
+                            if count::is_missing(operation, &verdict, &error)
+                                && let Some(asked) = question.as_ref() =>
+                        {
+                            return self.estimate(&asked.parsed).await;
+                        }
                         Attempt::Failed(verdict, error) if verdict.next == Next::Return => {
                             return Err(*error);
                         }
@@ -109,6 +120,16 @@ impl Exchange<'_, '_> {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Answers a count here.
+    async fn estimate(&mut self, parsed: &Parsed) -> std::result::Result<Result<()>, ProxyError> {
+        let (header, body) = count::estimate(parsed, &self.record.facts.request_id)?;
+        self.record.facts.status = 200;
+        Ok(match header {
+            Ok(header) => self.client.respond(header, body).await,
+            Err(error) => Err(error),
+        })
     }
 
     /// Waits between two rounds, unless the client leaves.

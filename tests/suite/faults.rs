@@ -1,6 +1,7 @@
 //! Clients and upstreams that break the rules.
 
 use crate::shared::{CHAT, FORMATS, all_kinds, chat_keys, good, proxy};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use testkit::proxy::KEY;
 use testkit::upstream::{Step, Upstream, chunk, chunk_end, stream_head, whole};
@@ -174,12 +175,21 @@ fn p15_a_host_that_does_not_exist_is_an_error() {
 #[test]
 fn p16_tls_that_cannot_be_trusted_is_refused() {
     // It speaks plain text where TLS is expected.
-    let upstream = Upstream::start(|_| vec![Step::Close]);
-    let url = upstream.url().replace("http://", "https://");
-    let proxy = proxy(&chat_keys(&url, &["k"]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    let seen = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().expect("a connection");
+        let mut first = [0; 512];
+        let length = peer.read(&mut first).expect("a greeting");
+        peer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").expect("written");
+        first[..length].to_vec()
+    });
+    let proxy = proxy(&chat_keys(&url, &["the-key"]));
     let answer = proxy.post(CHAT.path, &CHAT.body("m", false));
     assert_eq!(answer.head.status, 502, "{}", answer.text());
-    assert!(upstream.seen().is_empty(), "nothing goes out in the clear");
+    let seen = seen.join().expect("the upstream");
+    assert_eq!(seen.first(), Some(&0x16), "a TLS greeting");
+    assert!(!seen.windows(7).any(|part| part == b"the-key"), "nothing goes out in the clear");
 }
 
 #[test]

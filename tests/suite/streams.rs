@@ -98,7 +98,9 @@ fn p12_a_cut_stream_ends_with_an_error_and_is_not_retried() {
         let cuts = [end_of_first, end_of_first + 9, end_of_first + 40, complete.min(all.len() - 1)];
         for cut in cuts.into_iter().filter(|cut| *cut <= complete) {
             let part = all[..cut].to_owned();
-            let upstream = Upstream::start(move |_| vec![stream_head(), chunk(&part), Step::Close]);
+            let upstream = Upstream::start(move |_| {
+                vec![stream_head(), chunk(&part), Step::Sleep(Duration::from_millis(50)), Step::Close]
+            });
             let proxy = proxy(&all_kinds(&upstream.url()));
             for format in &FORMATS {
                 let model = format!("{kind}/m");
