@@ -195,7 +195,7 @@ fn edge_service(
     for address in &plan.listen {
         let mut socket = TcpSocketOptions::default();
         socket.tcp_keepalive = Some(TcpKeepalive {
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             interval: Duration::from_secs(15),
             count: 4,
             user_timeout: Duration::ZERO,

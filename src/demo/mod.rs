@@ -40,8 +40,8 @@ impl Demo {
     /// A configuration that serves it in all four formats under `key`.
     pub fn config(&self, key: &str) -> io::Result<String> {
         let base = format!("http://{}", self.address()?);
-        let models: String =
-            script::MODELS.iter().map(|m| format!("      - {{name: {m}, alias: {m}}}\n")).collect();
+        let models: Vec<_> = script::MODELS.iter().map(|m| format!("{{name: {m}, alias: {m}}}")).collect();
+        let models = format!("      [{}]\n", models.join(", "));
         Ok(format!(
             "host: 127.0.0.1\n\
              port: 8317\n\

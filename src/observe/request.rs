@@ -14,6 +14,8 @@ pub struct Facts {
     pub request_id: String,
     /// Peer address.
     pub client_ip: String,
+    /// Which client key it came with, counted from 1; 0 where none is needed.
+    pub client_key: u32,
     /// `User-Agent`.
     pub user_agent: String,
     /// Method.
@@ -54,6 +56,7 @@ impl Facts {
     /// Takes over what one request on a connection shares with the next.
     pub fn clone_from_request(&mut self, opened: &Self) {
         self.client_ip.clone_from(&opened.client_ip);
+        self.client_key = opened.client_key;
         self.user_agent.clone_from(&opened.user_agent);
         self.method.clone_from(&opened.method);
         self.path.clone_from(&opened.path);
@@ -90,6 +93,9 @@ impl Facts {
             if !value.is_empty() {
                 o.str(key, value);
             }
+        }
+        if self.client_key > 0 {
+            o.uint("client_key", u64::from(self.client_key));
         }
         if self.attempts > 0 {
             o.uint("attempts", u64::from(self.attempts));

@@ -27,7 +27,7 @@ pub struct ProxyError {
     /// Whose fault it is.
     pub source: Source,
     /// The upstream's own error body: a client of the same format gets it as it is.
-    pub verbatim: Option<Verbatim>,
+    pub verbatim: Option<Box<Verbatim>>,
     /// The connection cannot be used again: part of the request was not read.
     pub close: bool,
 }

@@ -166,7 +166,7 @@ fn status_error(status: u16, body: &Bytes, hint: Option<Hint>, protocol: Protoco
     let is_json = wire::json::parse_any(body)
         .is_ok_and(|value| value.as_object().is_some() || value.as_array().is_some());
     let mut error = ProxyError::upstream(failure);
-    error.verbatim = is_json.then(|| Verbatim { protocol, body: body.clone() });
+    error.verbatim = is_json.then(|| Box::new(Verbatim { protocol, body: body.clone() }));
     error
 }
 

@@ -59,7 +59,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest a write to a client may take: a client that reads nothing is gone.
-const CLIENT_WRITE: Duration = Duration::from_secs(120);
+const CLIENT_WRITE: Duration = Duration::from_mins(2);
 
 /// The proxy.
 #[derive(Debug)]
@@ -81,10 +81,13 @@ impl Edge {
         note(record, session);
         session.set_write_timeout(Some(CLIENT_WRITE));
         let snapshot = self.state.snapshot.load_full();
-        if let Err(error) = admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
-            record.facts.client = endpoint.protocol().name();
-            return retry::answer_error(&mut Client::Http(session), endpoint.protocol(), &error, record)
-                .await;
+        match admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
+            Ok(admitted) => record.facts.client_key = admitted.key.map_or(0, |key| key + 1),
+            Err(error) => {
+                let protocol = endpoint.protocol();
+                record.facts.client = protocol.name();
+                return retry::answer_error(&mut Client::Http(session), protocol, &error, record).await;
+            }
         }
         match endpoint {
             Endpoint::Exchange(call) => exchange::serve(&self.state, &snapshot, session, call, record).await,
@@ -142,8 +145,8 @@ impl Edge {
 fn note(record: &mut Record, session: &ServerSession) {
     let header = session.req_header();
     let facts = &mut record.facts;
-    facts.method = header.method.as_str().to_owned();
-    facts.path = header.uri.path().to_owned();
+    header.method.as_str().clone_into(&mut facts.method);
+    header.uri.path().clone_into(&mut facts.path);
     facts.client_ip = session
         .client_addr()
         .and_then(|address| address.as_inet().map(|inet| inet.ip().to_string()))

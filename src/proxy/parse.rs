@@ -39,13 +39,12 @@ pub(super) async fn parse(
     call: Call,
     limits: BodyLimits,
 ) -> Result<Parsed, ProxyError> {
-    let raw = match tokio::time::timeout(limits.deadline, read_body(session, limits.max)).await {
-        Ok(body) => body?,
-        Err(_) => {
-            let seconds = limits.deadline.as_secs();
-            let message = format!("the request body did not arrive within {seconds} seconds");
-            return Err(ProxyError::client(408, message).closing());
-        }
+    let raw = if let Ok(body) = tokio::time::timeout(limits.deadline, read_body(session, limits.max)).await {
+        body?
+    } else {
+        let seconds = limits.deadline.as_secs();
+        let message = format!("the request body did not arrive within {seconds} seconds");
+        return Err(ProxyError::client(408, message).closing());
     };
     let encoding = session.get_header("content-encoding").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let body = decode(raw, encoding, limits.max)?;

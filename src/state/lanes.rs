@@ -17,7 +17,7 @@ use std::time::Duration;
 use url::Url;
 
 /// Longest a write to an upstream may take.
-const WRITE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_mins(1);
 /// Most ways that are kept; more means a configuration that changes all the time.
 const KEPT: usize = 20_000;
 

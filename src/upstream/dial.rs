@@ -149,7 +149,7 @@ impl Dialer {
         let (host, port) = (&self.host, self.port);
         let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
         if let Some(credentials) = proxy.basic() {
-            request.push_str(&format!("Proxy-Authorization: {credentials}\r\n"));
+            request.extend(["Proxy-Authorization: ", &credentials, "\r\n"]);
         }
         request.push_str("\r\n");
         stream.write_all(request.as_bytes()).await.map_err(|e| proxy_error(proxy, "writing CONNECT", e))?;
@@ -254,6 +254,8 @@ impl Dialer {
     }
 }
 
+/// Pingora hands its errors around boxed.
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's Result holds a boxed error")]
 fn proxy_error(proxy: &Proxy, step: &'static str, cause: std::io::Error) -> BError {
     Error::because(PROXY_FAILURE, format!("proxy {}:{}: {step}", proxy.host, proxy.port), cause)
 }

@@ -99,6 +99,7 @@ impl Lane {
     }
 
     /// The same way with a pool key of its own: a connection of it is always new.
+    #[must_use]
     pub fn fresh(&self) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut inner = Inner::clone(&self.0);
@@ -145,7 +146,7 @@ fn options(tls: bool, timeouts: ConnectTimeouts, dialer: Dialer) -> PeerOptions 
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(10),
         count: 3,
-        user_timeout: Duration::from_secs(60),
+        user_timeout: Duration::from_mins(1),
     });
     options.verify_cert = true;
     options.verify_hostname = true;

@@ -118,12 +118,15 @@ pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     stamp(call, &mut header)?;
     for (name, value) in call.extra {
         match value {
-            Extra::Literal(value) => header.insert_header(name.clone(), value.clone())?,
-            Extra::Copy(from) => match call.client.get(from) {
-                Some(value) => header.insert_header(name.clone(), value.clone())?,
-                None => continue,
-            },
-        };
+            Extra::Literal(value) => {
+                header.insert_header(name.clone(), value.clone())?;
+            }
+            Extra::Copy(from) => {
+                if let Some(value) = call.client.get(from) {
+                    header.insert_header(name.clone(), value.clone())?;
+                }
+            }
+        }
     }
     Ok(header)
 }

@@ -13,14 +13,17 @@ use std::time::{Duration, Instant};
 /// How long an answer is used without asking again. `getaddrinfo` gives no lifetimes.
 const FRESH: Duration = Duration::from_secs(30);
 /// How long an old answer is used when the resolver fails.
-const STALE: Duration = Duration::from_secs(600);
+const STALE: Duration = Duration::from_mins(10);
 /// Most names that are kept: names come from the configuration, so the bound is never met in practice.
 const KEPT: usize = 4096;
+
+/// When a name was looked up, and what was found.
+type Known = (Instant, Arc<[IpAddr]>);
 
 /// Names that were looked up.
 #[derive(Debug, Default)]
 pub struct Resolver {
-    known: RwLock<HashMap<String, (Instant, Arc<[IpAddr]>)>>,
+    known: RwLock<HashMap<String, Known>>,
 }
 
 impl Resolver {

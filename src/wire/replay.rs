@@ -110,7 +110,9 @@ impl Replay<'_> {
                         let lines = streamed(&sent.plan, &answer(&sent.body), &[]);
                         talk.bodies.push(sent.body);
                         let events: Vec<_> = lines.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
-                        events.iter().for_each(|event| session.answered(event));
+                        for event in &events {
+                            session.answered(event);
+                        }
                         events.into_iter().map(<[u8]>::to_vec).collect()
                     }
                     Err(error) => vec![error_frame(&error.failure())],

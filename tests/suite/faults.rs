@@ -4,7 +4,7 @@ use crate::shared::{CHAT, FORMATS, all_kinds, chat_keys, good, proxy};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use testkit::proxy::KEY;
-use testkit::upstream::{Step, Upstream, chunk, chunk_end, stream_head, whole};
+use testkit::upstream::{Upstream, chunk, chunk_end, stream_head, whole};
 
 #[test]
 fn p31_bad_bodies_are_refused_in_the_clients_format_and_go_nowhere() {

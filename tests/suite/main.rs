@@ -1,5 +1,12 @@
 //! The one integration binary: each further one would link Pingora again.
 
+#![allow(
+    clippy::expect_used,
+    clippy::too_many_lines,
+    clippy::format_collect,
+    reason = "a test fails by panicking"
+)]
+
 mod architecture;
 mod command_line;
 mod data_path;

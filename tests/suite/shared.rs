@@ -4,52 +4,52 @@ use testkit::proxy::Proxy;
 use testkit::upstream::{Step, Upstream, chunk, chunk_end, json, stream_head};
 
 /// The four client formats: path, streaming path, body with `MODEL` in it.
-pub struct Format {
+pub(crate) struct Format {
     pub name: &'static str,
     pub path: &'static str,
     pub stream_path: &'static str,
     body: &'static str,
 }
 
-pub const CHAT: Format = Format {
+pub(crate) const CHAT: Format = Format {
     name: "chat",
     path: "/v1/chat/completions",
     stream_path: "/v1/chat/completions",
     body: r#"{"model":"MODEL","messages":[{"role":"user","content":"hi"}]STREAM}"#,
 };
-pub const RESPONSES: Format = Format {
+pub(crate) const RESPONSES: Format = Format {
     name: "responses",
     path: "/v1/responses",
     stream_path: "/v1/responses",
     body: r#"{"model":"MODEL","input":"hi"STREAM}"#,
 };
-pub const CLAUDE: Format = Format {
+pub(crate) const CLAUDE: Format = Format {
     name: "claude",
     path: "/v1/messages",
     stream_path: "/v1/messages",
     body: r#"{"model":"MODEL","max_tokens":99,"messages":[{"role":"user","content":"hi"}]STREAM}"#,
 };
-pub const GEMINI: Format = Format {
+pub(crate) const GEMINI: Format = Format {
     name: "gemini",
     path: "/v1beta/models/MODEL:generateContent",
     stream_path: "/v1beta/models/MODEL:streamGenerateContent?alt=sse",
     body: r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#,
 };
-pub const FORMATS: [Format; 4] = [CHAT, RESPONSES, CLAUDE, GEMINI];
+pub(crate) const FORMATS: [Format; 4] = [CHAT, RESPONSES, CLAUDE, GEMINI];
 
 impl Format {
-    pub fn target(&self, model: &str, stream: bool) -> String {
+    pub(crate) fn target(&self, model: &str, stream: bool) -> String {
         let path = if stream { self.stream_path } else { self.path };
         path.replace("MODEL", model)
     }
 
-    pub fn body(&self, model: &str, stream: bool) -> String {
+    pub(crate) fn body(&self, model: &str, stream: bool) -> String {
         self.body.replace("MODEL", model).replace("STREAM", if stream { r#","stream":true"# } else { "" })
     }
 }
 
 /// The four kinds of upstreams at `url`, each with one key; model `m` under the kind's prefix.
-pub fn all_kinds(url: &str) -> String {
+pub(crate) fn all_kinds(url: &str) -> String {
     format!(
         "openai-compatibility:\n  - name: chat\n    prefix: chat\n    base-url: {url}/chat/v1\n    api-key-entries: [{{api-key: up-chat}}]\n    models: [{{name: m, alias: m}}]\n\
          codex-api-key:\n  - api-key: up-responses\n    prefix: responses\n    base-url: {url}/responses\n    models: [{{name: m, alias: m}}]\n\
@@ -59,7 +59,7 @@ pub fn all_kinds(url: &str) -> String {
 }
 
 /// Chat credentials with these keys at `url`; model `m`.
-pub fn chat_keys(url: &str, keys: &[&str]) -> String {
+pub(crate) fn chat_keys(url: &str, keys: &[&str]) -> String {
     let entries: Vec<_> = keys.iter().map(|key| format!("{{api-key: {key}}}")).collect();
     format!(
         "openai-compatibility:\n  - name: up\n    base-url: {url}/v1\n    api-key-entries: [{}]\n    models: [{{name: m, alias: m}}]\n",
@@ -68,7 +68,7 @@ pub fn chat_keys(url: &str, keys: &[&str]) -> String {
 }
 
 /// The events of a short answer in the format of the upstream that `path` names.
-pub fn events(path: &str) -> Vec<String> {
+pub(crate) fn events(path: &str) -> Vec<String> {
     let sse = |name: &str, data: &str| {
         if name.is_empty() { format!("data: {data}\n\n") } else { format!("event: {name}\ndata: {data}\n\n") }
     };
@@ -164,7 +164,7 @@ pub fn events(path: &str) -> Vec<String> {
 }
 
 /// A whole answer in the format of the upstream that `path` names; the Responses upstream always streams.
-pub fn whole(path: &str) -> Vec<Step> {
+pub(crate) fn whole(path: &str) -> Vec<Step> {
     if path.starts_with("/chat") || path.starts_with("/v1/chat") {
         vec![json(
             200,
@@ -186,7 +186,7 @@ pub fn whole(path: &str) -> Vec<Step> {
 }
 
 /// The answer as a stream.
-pub fn stream(path: &str) -> Vec<Step> {
+pub(crate) fn stream(path: &str) -> Vec<Step> {
     let mut steps = vec![stream_head()];
     steps.extend(events(path).iter().map(|event| chunk(event)));
     steps.push(chunk_end());
@@ -194,22 +194,22 @@ pub fn stream(path: &str) -> Vec<Step> {
 }
 
 /// An upstream that answers well in any format.
-pub fn good() -> Upstream {
+pub(crate) fn good() -> Upstream {
     Upstream::start(|seen| if wants_stream(seen) { stream(&seen.path) } else { whole(&seen.path) })
 }
 
 /// Whether a request wants events.
-pub fn wants_stream(seen: &testkit::upstream::Seen) -> bool {
+pub(crate) fn wants_stream(seen: &testkit::upstream::Seen) -> bool {
     seen.path.contains("streamGenerateContent") || seen.json()["stream"] == true
 }
 
 /// The proxy with this configuration.
-pub fn proxy(config: &str) -> Proxy {
+pub(crate) fn proxy(config: &str) -> Proxy {
     Proxy::start(env!("CARGO_BIN_EXE_cliproxy"), config)
 }
 
 /// All visible text of an answer in `format`, whole or streamed.
-pub fn text_of(format: &Format, body: &str) -> String {
+pub(crate) fn text_of(format: &Format, body: &str) -> String {
     let documents: Vec<serde_json::Value> = if body.trim_start().starts_with('{') {
         vec![serde_json::from_str(body).expect("JSON")]
     } else {

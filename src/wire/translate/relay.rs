@@ -80,7 +80,7 @@ impl Relay {
         self.partial.clear();
         match self.words.take() {
             Some(words) if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep => {
-                self.frames.raw(&words)
+                self.frames.raw(&words);
             }
             _ => write_failure(self.protocol, failure, sequence, &mut self.frames),
         }
