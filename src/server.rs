@@ -112,7 +112,9 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, StartError> {
     let found = (host, port).to_socket_addrs();
     match found.map(|mut found| found.next()) {
         Ok(Some(address)) => Ok(vec![address]),
-        Ok(None) => Err(listen_error(format!("{host}:{port}"), std::io::Error::other("the name has no address"))),
+        Ok(None) => {
+            Err(listen_error(format!("{host}:{port}"), std::io::Error::other("the name has no address")))
+        }
         Err(cause) => Err(listen_error(format!("{host}:{port}"), cause)),
     }
 }
@@ -124,7 +126,9 @@ fn try_bind(address: &SocketAddr) -> Result<(), StartError> {
 fn listen_error(address: String, cause: std::io::Error) -> StartError {
     let hint = match cause.kind() {
         std::io::ErrorKind::AddrInUse => " (the port is in use: stop the other process or change `port`)",
-        std::io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege, others may be reserved)",
+        std::io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need a privilege, others may be reserved)"
+        }
         std::io::ErrorKind::AddrNotAvailable => " (this machine does not have that address: change `host`)",
         _ => "",
     };
@@ -132,7 +136,12 @@ fn listen_error(address: String, cause: std::io::Error) -> StartError {
 }
 
 /// Serves until the process is told to leave.
-pub fn run(state: &Arc<State>, plan: &Plan, demo: Option<Demo>, version: &'static str) -> Result<(), StartError> {
+pub fn run(
+    state: &Arc<State>,
+    plan: &Plan,
+    demo: Option<Demo>,
+    version: &'static str,
+) -> Result<(), StartError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut server = Server::new_with_opt_and_conf(Opt::default(), server_conf());
     let snapshot = state.snapshot.load_full();
@@ -177,7 +186,9 @@ fn edge_service(
     let edge = Edge::new(Arc::clone(state), version);
     let mut service = ProxyServiceBuilder::new(conf, edge).name("cliproxy").server_options(options).build();
     let mut h2 = default_h2_options();
-    h2.max_concurrent_streams(H2_STREAMS).initial_window_size(1 << 20).initial_connection_window_size(4 << 20);
+    h2.max_concurrent_streams(H2_STREAMS)
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
     if let Some(app) = service.app_logic_mut() {
         app.h2_options = Some(h2);
     }
@@ -205,8 +216,7 @@ fn tls(config: &Config) -> Result<Option<TlsSettings>, StartError> {
     if !tls.enable {
         return Ok(None);
     }
-    let failed =
-        |cause: String| StartError::Tls { cert: tls.cert.clone(), key: tls.key.clone(), cause };
+    let failed = |cause: String| StartError::Tls { cert: tls.cert.clone(), key: tls.key.clone(), cause };
     for file in [&tls.cert, &tls.key] {
         // Pingora would stop the process where the file cannot be read.
         std::fs::File::open(file).map_err(|cause| failed(format!("{file}: {cause}")))?;

@@ -112,7 +112,9 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
         let _ = writeln!(text, "warning: {warning}");
     }
     if open {
-        text.push_str("WARNING: api-keys is empty: everyone who reaches this port can use your credentials\n");
+        text.push_str(
+            "WARNING: api-keys is empty: everyone who reaches this port can use your credentials\n",
+        );
     }
     if templates {
         text.push_str("WARNING: api-keys holds a key of the example file: all API paths answer 403\n");

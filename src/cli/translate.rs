@@ -165,7 +165,11 @@ fn card(profile: Profile, model: &str) -> Card {
         Profile::Antigravity => &["antigravity"],
         Profile::Kiro => &["kiro"],
     };
-    channels.iter().find_map(|channel| catalogue::lookup(channel, model)).map(|f| f.card.clone()).unwrap_or_default()
+    channels
+        .iter()
+        .find_map(|channel| catalogue::lookup(channel, model))
+        .map(|f| f.card.clone())
+        .unwrap_or_default()
 }
 
 /// The request that led to an answer: the file, or the smallest one.
@@ -177,7 +181,9 @@ fn client_request(args: &Translate, protocol: Protocol, operation: Operation) ->
         (_, Operation::Completion) => r#"{"model":"x","prompt":"hi"}"#,
         (Protocol::OpenaiChat, _) => r#"{"model":"x","messages":[{"role":"user","content":"hi"}]}"#,
         (Protocol::OpenaiResponses, _) => r#"{"model":"x","input":"hi"}"#,
-        (Protocol::Claude, _) => r#"{"model":"x","max_tokens":1024,"messages":[{"role":"user","content":"hi"}]}"#,
+        (Protocol::Claude, _) => {
+            r#"{"model":"x","max_tokens":1024,"messages":[{"role":"user","content":"hi"}]}"#
+        }
         (Protocol::Gemini, _) => r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#,
     };
     Ok(text.as_bytes().to_vec())

@@ -106,7 +106,9 @@ fn echo(said: &str) -> String {
 fn last_text(request: &Request<'_>) -> String {
     let user = request.turns.iter().rev().filter(|turn| turn.role == Role::User);
     user.flat_map(|turn| turn.parts.iter().rev())
-        .find_map(|part| if let Part::Text(text) = part { Some(text.text.clone().into_owned()) } else { None })
+        .find_map(
+            |part| if let Part::Text(text) = part { Some(text.text.clone().into_owned()) } else { None },
+        )
         .unwrap_or_default()
 }
 
@@ -167,7 +169,10 @@ mod tests {
     use wire::ir::{Text, Turn};
 
     fn request(text: &'static str) -> Request<'static> {
-        Request { turns: vec![Turn::new(Role::User, vec![Part::Text(Text::plain(text))])], ..Request::default() }
+        Request {
+            turns: vec![Turn::new(Role::User, vec![Part::Text(Text::plain(text))])],
+            ..Request::default()
+        }
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub(super) async fn answer(session: &mut ServerSession) -> Result<bool> {
 
 fn prepare(call: &Call, body: &[u8]) -> std::result::Result<(Script, String, bool), Failure> {
     let head = head::parse(body, call.client).map_err(|e| e.failure())?;
-    let request = translate::read_request(call.client, body, &mut Losses::default()).map_err(|e| e.failure())?;
+    let request =
+        translate::read_request(call.client, body, &mut Losses::default()).map_err(|e| e.failure())?;
     let model = call.model.clone().unwrap_or(head.model);
     Ok((script(&model, &request), model, call.stream.unwrap_or(head.stream)))
 }
@@ -142,7 +143,8 @@ enum Scripted {
 
 impl Scripted {
     fn event(&self) -> Event<'_> {
-        let tool = |name| BlockKind::Tool { id: "call_demo_1", name, namespace: None, kind: ToolKind::Function };
+        let tool =
+            |name| BlockKind::Tool { id: "call_demo_1", name, namespace: None, kind: ToolKind::Function };
         match self {
             Self::Open(block, name) => Event::Open { block: *block, choice: 0, kind: tool(name) },
             Self::Kind(block, true) => {

@@ -15,13 +15,13 @@ const OVERLOAD_RETRY: u64 = 1;
 
 /// A request that may go on.
 #[derive(Clone, Copy, Debug)]
-pub struct Admitted {
+pub(super) struct Admitted {
     /// Number of the client key; `None` where none is needed.
     pub key: Option<u32>,
 }
 
 /// Decides.
-pub fn admit(
+pub(super) fn admit(
     header: &RequestHeader,
     endpoint: &Endpoint,
     snapshot: &Snapshot,

@@ -91,9 +91,7 @@ impl Client<'_> {
     pub async fn respond(&mut self, header: ResponseHeader, body: Bytes) -> Result<()> {
         match self {
             Self::Http(session) => respond::send(session, header, body).await,
-            Self::Socket(session, socket) => {
-                socket.send_answer(session, header.status.as_u16(), &body).await
-            },
+            Self::Socket(session, socket) => socket.send_answer(session, header.status.as_u16(), &body).await,
         }
     }
 

@@ -16,7 +16,7 @@ use pingora::Result;
 use pingora::protocols::http::ServerSession;
 
 /// Serves one HTTP request.
-pub async fn serve(
+pub(super) async fn serve(
     state: &State,
     snapshot: &Snapshot,
     session: &mut ServerSession,
@@ -36,18 +36,16 @@ pub async fn serve(
     let mut client = Client::Http(session);
     let error = match parsed {
         Err(error) => error,
-        Ok(parsed) => {
-            match answer(state, snapshot, &mut client, parsed, headers, query, record).await {
-                Ok(result) => return result,
-                Err(error) => error,
-            }
-        }
+        Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, query, record).await {
+            Ok(result) => return result,
+            Err(error) => error,
+        },
     };
     answer_error(&mut client, protocol, &error, record).await
 }
 
 /// Answers a parsed request: routed, then attempted.
-pub async fn answer(
+pub(super) async fn answer(
     state: &State,
     snapshot: &Snapshot,
     client: &mut Client<'_>,

@@ -26,7 +26,7 @@ const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// An attempt that gave the client nothing.
 #[derive(Debug)]
-pub enum Missed {
+pub(super) enum Missed {
     /// The upstream answered with an error.
     Status {
         /// Its status.
@@ -47,7 +47,7 @@ pub enum Missed {
 }
 
 /// An upstream that began to answer.
-pub struct Opened {
+pub(super) struct Opened {
     /// The session; its head has been read.
     pub upstream: Upstream,
     /// Whether the answer is a stream of events, by its content type.
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Opened {
 }
 
 /// Sends a request and waits for the head of its answer.
-pub async fn forward(
+pub(super) async fn forward(
     state: &State,
     client: &mut Client<'_>,
     lane: &Lane,
@@ -81,7 +81,8 @@ pub async fn forward(
             error = client.gone() => return Err(Missed::Gone(error)),
         };
         let (mut upstream, reused) = connected.map_err(|error| connect_error(&error))?;
-        let counter = if reused { &state.metrics.connections_reused } else { &state.metrics.connections_opened };
+        let counter =
+            if reused { &state.metrics.connections_reused } else { &state.metrics.connections_opened };
         counter.inc();
         match exchange(client, &mut upstream, header, body, first_byte).await {
             Ok(()) => return judge(state, client, lane, upstream, protocol).await,
@@ -162,7 +163,8 @@ fn status_error(status: u16, body: &Bytes, hint: Option<Hint>, protocol: Protoco
     let status = if (300..400).contains(&status) { 502 } else { status };
     let mut failure = Failure::parse(status, body);
     failure.retry_after = hint.map(|hint| hint.wait_ms.div_ceil(1000).max(1));
-    let is_json = wire::json::parse_any(body).is_ok_and(|value| value.as_object().is_some() || value.as_array().is_some());
+    let is_json = wire::json::parse_any(body)
+        .is_ok_and(|value| value.as_object().is_some() || value.as_array().is_some());
     let mut error = ProxyError::upstream(failure);
     error.verbatim = is_json.then(|| Verbatim { protocol, body: body.clone() });
     error

@@ -7,7 +7,7 @@ use crate::state::State;
 use wire::json;
 
 /// Status and body of `/health`. `detail` is left out by `/healthz`.
-pub fn health(state: &State, version: &str, detail: bool) -> (u16, Vec<u8>) {
+pub(super) fn health(state: &State, version: &str, detail: bool) -> (u16, Vec<u8>) {
     let draining = state.is_draining();
     let mut out = Vec::new();
     json::object(&mut out, |o| {
@@ -24,7 +24,7 @@ pub fn health(state: &State, version: &str, detail: bool) -> (u16, Vec<u8>) {
 }
 
 /// The body of `/`.
-pub fn root() -> Vec<u8> {
+pub(super) fn root() -> Vec<u8> {
     let mut out = Vec::new();
     json::object(&mut out, |o| {
         o.str("message", "cliproxy");

@@ -23,6 +23,7 @@
 
 mod admit;
 pub mod client;
+mod count;
 pub mod endpoint;
 pub mod error;
 mod exchange;
@@ -82,19 +83,23 @@ impl Edge {
         let snapshot = self.state.snapshot.load_full();
         if let Err(error) = admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
             record.facts.client = endpoint.protocol().name();
-            return retry::answer_error(&mut Client::Http(session), endpoint.protocol(), &error, record).await;
+            return retry::answer_error(&mut Client::Http(session), endpoint.protocol(), &error, record)
+                .await;
         }
         match endpoint {
             Endpoint::Exchange(call) => exchange::serve(&self.state, &snapshot, session, call, record).await,
-            Endpoint::ResponsesSocket => {
-                Box::pin(sockets::serve(&self.state, session, record)).await
-            }
+            Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }
     }
 
     /// What is answered here.
-    async fn local(&self, session: &mut ServerSession, endpoint: Endpoint, record: &mut Record) -> Result<()> {
+    async fn local(
+        &self,
+        session: &mut ServerSession,
+        endpoint: Endpoint,
+        record: &mut Record,
+    ) -> Result<()> {
         record.keep_quiet();
         let id = record.facts.request_id.clone();
         let headers = &session.req_header().headers;

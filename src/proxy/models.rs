@@ -19,7 +19,7 @@ const CONTEXT: u64 = 200_000;
 const OUTPUT: u64 = 64_000;
 
 /// Whose shape a request wants.
-pub fn shape(headers: &HeaderMap, gemini_path: bool) -> Protocol {
+pub(super) fn shape(headers: &HeaderMap, gemini_path: bool) -> Protocol {
     let claude_cli = headers
         .get(http::header::USER_AGENT)
         .and_then(|agent| agent.to_str().ok())
@@ -36,7 +36,7 @@ pub fn shape(headers: &HeaderMap, gemini_path: bool) -> Protocol {
 }
 
 /// All models.
-pub fn list(models: &[Listed], shape: Protocol) -> Vec<u8> {
+pub(super) fn list(models: &[Listed], shape: Protocol) -> Vec<u8> {
     let mut out = Vec::with_capacity(models.len() * 128 + 64);
     json::object(&mut out, |o| match shape {
         Protocol::Gemini => o.array("models", |a| models.iter().for_each(|m| a.object(|o| gemini(m, o)))),
@@ -55,7 +55,7 @@ pub fn list(models: &[Listed], shape: Protocol) -> Vec<u8> {
 }
 
 /// One model.
-pub fn one(models: &[Listed], id: &str, shape: Protocol) -> Result<Vec<u8>, ProxyError> {
+pub(super) fn one(models: &[Listed], id: &str, shape: Protocol) -> Result<Vec<u8>, ProxyError> {
     let id = id.strip_prefix("models/").unwrap_or(id);
     let Some(model) = models.iter().find(|model| model.id.as_ref() == id) else {
         let error = ProxyError::client(404, format!("there is no model {id}; see the list of models"));
@@ -88,7 +88,8 @@ fn openai(model: &Listed, o: &mut Object<'_>) {
     if let Some(context) = model.facts.card.context {
         o.uint("context_length", context);
     }
-    for (key, kinds) in [("input_modalities", &model.facts.input), ("output_modalities", &model.facts.output)] {
+    for (key, kinds) in [("input_modalities", &model.facts.input), ("output_modalities", &model.facts.output)]
+    {
         if !kinds.is_empty() {
             o.array(key, |a| kinds.iter().for_each(|kind| a.str(kind)));
         }

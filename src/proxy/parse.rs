@@ -15,7 +15,7 @@ use wire::target::Operation;
 
 /// A request that can be routed.
 #[derive(Debug)]
-pub struct Parsed {
+pub(super) struct Parsed {
     /// What its URL asks.
     pub call: Call,
     /// Its body, decoded.
@@ -26,7 +26,7 @@ pub struct Parsed {
 
 /// Bounds of a body.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
+pub(super) struct BodyLimits {
     /// Most bytes, before and after decompression.
     pub max: usize,
     /// Longest time to send it.
@@ -34,7 +34,7 @@ pub struct BodyLimits {
 }
 
 /// Reads the body and its head.
-pub async fn parse(
+pub(super) async fn parse(
     session: &mut ServerSession,
     call: Call,
     limits: BodyLimits,
@@ -53,7 +53,7 @@ pub async fn parse(
 }
 
 /// Reads the head of a body that is there already.
-pub fn of_body(call: Call, body: Bytes) -> Result<Parsed, ProxyError> {
+pub(super) fn of_body(call: Call, body: Bytes) -> Result<Parsed, ProxyError> {
     let mut head = head::parse(&body, call.client)?;
     if let Some(model) = &call.model {
         model.strip_prefix("models/").unwrap_or(model).clone_into(&mut head.model);

@@ -25,7 +25,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// How long an answer may be silent, and what is done about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     /// From the request to the first good event.
     pub first: Duration,
     /// Between two reads afterwards.
@@ -39,7 +39,7 @@ pub struct Pace {
 
 /// How an answer ended.
 #[derive(Debug)]
-pub enum Ended {
+pub(super) enum Ended {
     /// It is complete at the client.
     Complete {
         /// The upstream's connection can carry another request.
@@ -55,7 +55,7 @@ pub enum Ended {
 
 /// What the client's side of an answer looks like.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape<'s> {
+pub(super) struct Shape<'s> {
     /// Events, or one whole body.
     pub stream: bool,
     /// Events are elements of a JSON array.
@@ -65,7 +65,7 @@ pub struct Shape<'s> {
 }
 
 /// Moves one answer.
-pub struct Pump<'p, 'c> {
+pub(super) struct Pump<'p, 'c> {
     /// Who gets it.
     pub client: &'p mut Client<'c>,
     /// Its translation.
@@ -104,7 +104,7 @@ enum Step {
 
 impl<'p, 'c> Pump<'p, 'c> {
     /// Ready to move.
-    pub fn new(
+    pub(super) fn new(
         client: &'p mut Client<'c>,
         reply: &'p mut Reply,
         pace: Pace,
@@ -129,7 +129,7 @@ impl<'p, 'c> Pump<'p, 'c> {
     }
 
     /// Moves a stream of events until it ends. `first` is a chunk that was read already.
-    pub async fn events(&mut self, upstream: &mut Upstream, mut first: Option<bytes::Bytes>) -> Ended {
+    pub(super) async fn events(&mut self, upstream: &mut Upstream, mut first: Option<bytes::Bytes>) -> Ended {
         upstream.set_read_timeout(None);
         loop {
             let step = match first.take() {
@@ -161,7 +161,7 @@ impl<'p, 'c> Pump<'p, 'c> {
     }
 
     /// Sends an answer that came whole.
-    pub async fn whole(&mut self, body: &[u8]) -> Ended {
+    pub(super) async fn whole(&mut self, body: &[u8]) -> Ended {
         match self.reply.whole(body) {
             Flow::Failed(failure) => Ended::Missed(failure),
             _ => match self.complete().await {
@@ -322,7 +322,7 @@ async fn drain(upstream: &mut Upstream) -> bool {
 }
 
 /// Reads one chunk, which may be the first of a stream or all of a body.
-pub async fn first_chunk(
+pub(super) async fn first_chunk(
     upstream: &mut Upstream,
     client: &mut Client<'_>,
     limit: Duration,
@@ -339,7 +339,7 @@ pub async fn first_chunk(
 }
 
 /// Reads a whole body, up to `max` bytes, within `limit`. `first` is a chunk that was read already.
-pub async fn collect(
+pub(super) async fn collect(
     upstream: &mut Upstream,
     client: &mut Client<'_>,
     mut first: Option<bytes::Bytes>,
@@ -381,7 +381,7 @@ pub async fn collect(
 
 /// Why a whole body did not come.
 #[derive(Debug)]
-pub enum Collected {
+pub(super) enum Collected {
     /// The upstream broke.
     Failed(Failure),
     /// The client left.

@@ -15,14 +15,14 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 /// Header with the id of the request.
-pub const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("Location, Retry-After, X-Request-Id, OpenAI-Request-Id");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A header under construction: the members that every answer has.
-pub fn header(status: u16, request_id: &str) -> Result<ResponseHeader> {
+pub(super) fn header(status: u16, request_id: &str) -> Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(status, Some(10))?;
     header.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, ANY)?;
     header.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED)?;
@@ -31,14 +31,14 @@ pub fn header(status: u16, request_id: &str) -> Result<ResponseHeader> {
 }
 
 /// A header for a JSON body.
-pub fn json_header(status: u16, request_id: &str) -> Result<ResponseHeader> {
+pub(super) fn json_header(status: u16, request_id: &str) -> Result<ResponseHeader> {
     let mut header = header(status, request_id)?;
     header.insert_header(CONTENT_TYPE, JSON)?;
     Ok(header)
 }
 
 /// A header for a stream of events. `array` is the JSON array of Gemini without `alt=sse`.
-pub fn stream_header(request_id: &str, array: bool, http11: bool) -> Result<ResponseHeader> {
+pub(super) fn stream_header(request_id: &str, array: bool, http11: bool) -> Result<ResponseHeader> {
     let mut header = header(200, request_id)?;
     let kind = if array { JSON } else { HeaderValue::from_static("text/event-stream; charset=utf-8") };
     header.insert_header(CONTENT_TYPE, kind)?;
@@ -53,7 +53,7 @@ pub fn stream_header(request_id: &str, array: bool, http11: bool) -> Result<Resp
 }
 
 /// Sends a whole answer. `HEAD` gets the header alone.
-pub async fn send(session: &mut ServerSession, mut header: ResponseHeader, body: Bytes) -> Result<()> {
+pub(super) async fn send(session: &mut ServerSession, mut header: ResponseHeader, body: Bytes) -> Result<()> {
     let head_only = session.req_header().method == http::Method::HEAD;
     if header.status.as_u16() != 204 {
         header.insert_header(CONTENT_LENGTH, body.len())?;
@@ -66,7 +66,7 @@ pub async fn send(session: &mut ServerSession, mut header: ResponseHeader, body:
 }
 
 /// The answer to a CORS preflight: browsers may call from anywhere, with a key.
-pub async fn preflight(session: &mut ServerSession, request_id: &str) -> Result<()> {
+pub(super) async fn preflight(session: &mut ServerSession, request_id: &str) -> Result<()> {
     let mut header = header(204, request_id)?;
     header.insert_header(
         ACCESS_CONTROL_ALLOW_METHODS,

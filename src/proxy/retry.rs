@@ -5,6 +5,7 @@
 //! itself is to blame for is told at once. May go wrong: the client leaves, which ends everything.
 
 use super::client::Client;
+use super::count;
 use super::error::ProxyError;
 use super::forward::{Missed, Opened, forward};
 use super::parse::Parsed;
@@ -32,7 +33,7 @@ const ANSWER: usize = 256 << 20;
 
 /// A routed request, with everything that attempts need. Dropped when the answer begins.
 #[derive(Debug)]
-pub struct Question {
+pub(super) struct Question {
     /// The client's body and its head.
     pub parsed: Parsed,
     /// The client's headers.
@@ -44,7 +45,7 @@ pub struct Question {
 }
 
 /// One exchange.
-pub struct Exchange<'e, 'c> {
+pub(super) struct Exchange<'e, 'c> {
     /// Shared state.
     pub state: &'e State,
     /// The configuration of this request.
@@ -73,7 +74,11 @@ enum Attempt {
 
 impl Exchange<'_, '_> {
     /// Runs attempts until one answers. An error is one to answer with.
-    pub async fn run(&mut self, route: Route, question: Question) -> std::result::Result<Result<()>, ProxyError> {
+    pub(super) async fn run(
+        &mut self,
+        route: Route,
+        question: Question,
+    ) -> std::result::Result<Result<()>, ProxyError> {
         let mut attempts = Attempts::default();
         let mut question = Some(question);
         let mut prepared: Option<Prepared> = None;
@@ -89,19 +94,42 @@ impl Exchange<'_, '_> {
                 Selected::Nobody(error) => return Err(better(last, *error)),
                 Selected::Pick(pick) => {
                     self.note_pick(&pick, attempts.total());
-                    let made = translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
+                    let operation = asked.parsed.call.operation;
+                    if count::is_local(operation, &pick) {
+                        return self.estimate(&asked.parsed).await;
+                    }
+                    let made =
+                        translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
                     prepared = Some(made);
                     let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
                     match attempt.await {
                         Attempt::Answered => return Ok(Ok(())),
                         Attempt::Gone(error) => return Ok(Err(error)),
-                        Attempt::Failed(verdict, error) if verdict.next == Next::Return => return Err(*error),
+                        Attempt::Failed(verdict, error)
+                            if count::is_missing(operation, &verdict, &error)
+                                && let Some(asked) = question.as_ref() =>
+                        {
+                            return self.estimate(&asked.parsed).await;
+                        }
+                        Attempt::Failed(verdict, error) if verdict.next == Next::Return => {
+                            return Err(*error);
+                        }
                         Attempt::Failed(_, error) => last = Some(*error),
                     }
                 }
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Answers a count here.
+    async fn estimate(&mut self, parsed: &Parsed) -> std::result::Result<Result<()>, ProxyError> {
+        let (header, body) = count::estimate(parsed, &self.record.facts.request_id)?;
+        self.record.facts.status = 200;
+        Ok(match header {
+            Ok(header) => self.client.respond(header, body).await,
+            Err(error) => Err(error),
+        })
     }
 
     /// Waits between two rounds, unless the client leaves.
@@ -167,7 +195,11 @@ impl Exchange<'_, '_> {
         made: &Prepared,
     ) -> std::result::Result<(Opened, Lane), Missed> {
         let credential = pick.credential();
-        let lane = self.state.lanes.get(credential, &self.snapshot.config).map_err(|error| no_lane(&error, credential))?;
+        let lane = self
+            .state
+            .lanes
+            .get(credential, &self.snapshot.config)
+            .map_err(|error| no_lane(&error, credential))?;
         let extra = request::extra(&credential.headers);
         let call = request::Call {
             lane: &lane,
@@ -197,7 +229,9 @@ impl Exchange<'_, '_> {
             Missed::Connect(message) if message.starts_with("proxy config invalid") => {
                 (Outcome::ProxyInvalid, Some(ProxyError::internal(502, message.clone())))
             }
-            Missed::Connect(message) => (Outcome::Connect, Some(ProxyError::upstream(Failure::new(502, message.clone())))),
+            Missed::Connect(message) => {
+                (Outcome::Connect, Some(ProxyError::upstream(Failure::new(502, message.clone()))))
+            }
             Missed::Timeout(phase) => {
                 let message = match phase {
                     Phase::Connect => "the connection to the upstream was not made in time",
@@ -205,10 +239,9 @@ impl Exchange<'_, '_> {
                 };
                 (Outcome::Timeout(*phase), Some(ProxyError::upstream(Failure::new(504, message))))
             }
-            Missed::Status { status, body, hint, error } => (
-                Outcome::Status { status: *status, body, hint: *hint },
-                Some(error.as_ref().clone()),
-            ),
+            Missed::Status { status, body, hint, error } => {
+                (Outcome::Status { status: *status, body, hint: *hint }, Some(error.as_ref().clone()))
+            }
         };
         let verdict = self.report(pick, &outcome, attempts);
         match (missed, error) {
@@ -219,7 +252,14 @@ impl Exchange<'_, '_> {
     }
 
     /// An attempt whose answer began.
-    fn ended(&mut self, pick: Pick, ended: Ended, reply: &Reply, stream: bool, attempts: &mut Attempts) -> Attempt {
+    fn ended(
+        &mut self,
+        pick: Pick,
+        ended: Ended,
+        reply: &Reply,
+        stream: bool,
+        attempts: &mut Attempts,
+    ) -> Attempt {
         self.record.usage(reply.usage());
         self.record.facts.stream = stream;
         match ended {
@@ -356,7 +396,7 @@ fn pick_seed(seed: &str, attempt: u32) -> u64 {
 }
 
 /// Answers with an error.
-pub async fn answer_error(
+pub(super) async fn answer_error(
     client: &mut Client<'_>,
     protocol: wire::Protocol,
     error: &ProxyError,

@@ -8,7 +8,7 @@ use crate::state::{Snapshot, State};
 use pool::{Route, RouteError};
 
 /// Finds those who can serve `model`.
-pub fn route(state: &State, snapshot: &Snapshot, model: &str) -> Result<Route, ProxyError> {
+pub(super) fn route(state: &State, snapshot: &Snapshot, model: &str) -> Result<Route, ProxyError> {
     state.pool.route(model, state.now()).map_err(|RouteError::Unknown { model, closest }| {
         let mut message = format!("unknown provider for model {model}");
         if !closest.is_empty() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// What comes of a choice.
 #[derive(Debug)]
-pub enum Selected {
+pub(super) enum Selected {
     /// This one serves.
     Pick(Box<Pick>),
     /// Another round begins after this wait.
@@ -22,7 +22,13 @@ pub enum Selected {
 }
 
 /// Chooses. `seed` differs from call to call.
-pub fn select(state: &State, route: &Route, attempts: &mut Attempts, session: Option<u64>, seed: u64) -> Selected {
+pub(super) fn select(
+    state: &State,
+    route: &Route,
+    attempts: &mut Attempts,
+    session: Option<u64>,
+    seed: u64,
+) -> Selected {
     let now = state.now();
     match state.pool.pick(route, attempts, session, now, seed) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
@@ -45,11 +51,13 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
             retry_after(ProxyError::internal(429, message).code("model_cooldown"), seconds)
         }
         NoPick::Busy => {
-            let message = format!("All credentials for model {model} are at their limit; try again in a second");
+            let message =
+                format!("All credentials for model {model} are at their limit; try again in a second");
             retry_after(ProxyError::internal(429, message).code("model_busy"), 1)
         }
         NoPick::Unavailable { reasons, total } => {
-            let mut message = format!("auth_unavailable: none of the {total} credentials for model {model} can serve");
+            let mut message =
+                format!("auth_unavailable: none of the {total} credentials for model {model} can serve");
             for (n, reason) in reasons.iter().enumerate() {
                 let separator = if n == 0 { ": " } else { "; " };
                 // Writing to a string cannot fail.

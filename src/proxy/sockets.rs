@@ -24,7 +24,7 @@ use wire::target::Operation;
 const PROTOCOL: Protocol = Protocol::OpenaiResponses;
 
 /// Serves the socket until one side ends it.
-pub async fn serve(state: &State, session: &mut ServerSession, record: &mut Record) -> Result<()> {
+pub(super) async fn serve(state: &State, session: &mut ServerSession, record: &mut Record) -> Result<()> {
     record.facts.client = PROTOCOL.name();
     record.facts.operation = "websocket";
     let snapshot = state.snapshot.load_full();
@@ -69,7 +69,9 @@ async fn turn(
             let lines = events.join(&b'\n');
             socket.send_lines(session, &lines).await
         }
-        Ok(Step::Request(body)) => ask(state, &snapshot, session, socket, body, headers.clone(), &mut record).await,
+        Ok(Step::Request(body)) => {
+            ask(state, &snapshot, session, socket, body, headers.clone(), &mut record).await
+        }
     };
     for event in socket.take_sent() {
         conversation.answered(&event);

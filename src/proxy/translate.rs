@@ -13,13 +13,13 @@ use bytes::Bytes;
 use pool::{Pick, Route};
 use std::borrow::Cow;
 use std::sync::Arc;
-use wire::target::Profile;
+use wire::target::{Operation, Profile};
 use wire::thinking::Mode;
 use wire::translate::{Job, Plan};
 
 /// A request that can be sent.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// The upstream's body.
     pub body: Bytes,
     /// How its answer is translated.
@@ -37,7 +37,7 @@ struct MadeFor {
 }
 
 /// Makes the body for `pick`, or takes the one that was made before.
-pub fn translate(
+pub(super) fn translate(
     parsed: &Parsed,
     route: &Route,
     pick: &Pick,
@@ -54,6 +54,12 @@ pub fn translate(
     };
     if let Some(before) = before.filter(|before| before.made_for == made_for) {
         return Ok(before);
+    }
+    if parsed.call.operation == Operation::Compact
+        && made_for.profile.protocol() != wire::Protocol::OpenaiResponses
+    {
+        let message = "only upstreams that speak Responses compact conversations; choose one of their models";
+        return Err(ProxyError::client(501, message).param("model"));
     }
     let job = Job {
         client: parsed.call.client,

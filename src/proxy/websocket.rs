@@ -189,12 +189,7 @@ impl Socket {
     }
 
     /// Sends an answer that came whole: an error, in the shape of the `error` event.
-    pub async fn send_answer(
-        &mut self,
-        session: &mut ServerSession,
-        status: u16,
-        body: &[u8],
-    ) -> Result<()> {
+    pub async fn send_answer(&mut self, session: &mut ServerSession, status: u16, body: &[u8]) -> Result<()> {
         let error = wire::json::parse_any(body).ok();
         let inner = error.as_ref().and_then(|value| value.get("error"));
         let mut event = Vec::new();
@@ -223,7 +218,7 @@ impl Socket {
 }
 
 /// Key of a valid WebSocket handshake.
-pub fn handshake_key(session: &ServerSession) -> Option<String> {
+pub(super) fn handshake_key(session: &ServerSession) -> Option<String> {
     let is = |name: &str, value: &str| {
         session
             .get_header(name)

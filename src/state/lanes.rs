@@ -64,10 +64,8 @@ impl Lanes {
     fn make(&self, spec: &CredentialSpec, global: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
         let base = if spec.base_url.is_empty() { default_base(spec.kind) } else { &spec.base_url };
         let base = Url::parse(base).map_err(|e| NoLane::BaseUrl(format!("base URL: {e}")))?;
-        let timeouts = ConnectTimeouts {
-            connect: super::seconds(config.server.timeouts.connect_seconds),
-            write: WRITE,
-        };
+        let timeouts =
+            ConnectTimeouts { connect: super::seconds(config.server.timeouts.connect_seconds), write: WRITE };
         let proxy = proxy(spec, global)?;
         Lane::new(&base, proxy, timeouts, &self.resolver).map_err(|e| NoLane::BaseUrl(e.to_string()))
     }

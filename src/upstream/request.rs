@@ -185,7 +185,8 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
 /// The operator's key, where the flavour wants it.
 fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     let secret = call.secret.expose_secret();
-    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none() {
+    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none()
+    {
         header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
     }
     if secret.is_empty() {

@@ -151,7 +151,8 @@ impl Failure {
             code: text("code").map(str::to_owned),
             param: text("param").map(str::to_owned),
             message: message.to_owned(),
-            retry_after: None,
+            // Codex says so in the body; others have a header.
+            retry_after: inner.get("resets_in_seconds").and_then(Json::as_u64),
         }
     }
 
@@ -317,6 +318,13 @@ mod tests {
             let failure = Failure::parse(200, body.as_bytes());
             assert_eq!((failure.status, failure.message.as_str()), (status, message), "{body}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_codex_usage_limit_is_read() {
+        let body = br#"{"error":{"type":"usage_limit_reached","message":"m","resets_in_seconds":90}}"#;
+        let failure = Failure::parse(429, body);
+        assert_eq!((failure.status, failure.retry_after), (429, Some(90)));
     }
 
     #[test]

@@ -34,6 +34,30 @@ struct Members<'a> {
     stream: Option<&'a RawValue>,
     #[serde(borrow)]
     stream_options: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    contents: Option<&'a RawValue>,
+}
+
+impl Members<'_> {
+    /// The conversation has the type that its format says: bodies that pass unread are checked that far.
+    fn check_conversation(&self, protocol: Protocol) -> Result<(), WireError> {
+        let (name, raw, starts, expected) = match protocol {
+            Protocol::OpenaiChat | Protocol::Claude => ("messages", self.messages, "[", "an array"),
+            Protocol::OpenaiResponses => ("input", self.input, "[\"n", "a string or an array"),
+            // Google's parsers take one message for an array of one.
+            Protocol::Gemini => ("contents", self.contents, "[{\"", "an array"),
+        };
+        match raw {
+            Some(raw) if !raw.get().starts_with(|first| starts.contains(first)) => {
+                Err(WireError::invalid(&Path::Root.key(name), format!("expected {expected}")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -52,6 +76,7 @@ pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
     let text = std::str::from_utf8(body).map_err(|e| WireError::Json(format!("it is not UTF-8: {e}")))?;
     let members: Members<'_> = serde_json::from_str(text)?;
     check_raw(body).map_err(|problem| WireError::Json(problem.to_owned()))?;
+    members.check_conversation(protocol)?;
     let mut head = Head { model: String::new(), model_span: None, stream: false, include_usage: false };
     if protocol == Protocol::Gemini {
         return Ok(head);
@@ -119,6 +144,7 @@ mod tests {
             (r#"{"model":7}"#, "model: expected a string"),
             (r#"{"model":"  "}"#, "model: must not be empty"),
             (r#"{"model":"a","stream":"yes"}"#, "stream: expected a boolean"),
+            (r#"{"model":"a","messages":"x"}"#, "messages: expected an array"),
             (r#"{"model":"\ud800"}"#, "surrogate"),
             (r#"{"model":"a","x":"\ud83d\ude00 \uDE00"}"#, "surrogate"),
         ] {

@@ -28,11 +28,17 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn check_says_where_a_configuration_is_broken() {
     let scratch = Scratch::new();
-    let broken = scratch.file("broken.yaml", "port: 8317\nclaude-api-key:\n  - api-key: k\n    base-url: ftp://x\n");
+    let broken =
+        scratch.file("broken.yaml", "port: 8317\nclaude-api-key:\n  - api-key: k\n    base-url: ftp://x\n");
     let out = run(&["check", "--config", &broken.display().to_string()], "");
     assert_eq!(out.status.code(), Some(78), "{}", text(&out.stderr));
-    assert!(text(&out.stderr).contains("broken.yaml:4:15: claude-api-key[0].base-url"), "{}", text(&out.stderr));
-    let fine = scratch.file("fine.yaml", "port: 8317\napi-keys: [k]\nclaude-api-key: [{api-key: k}]\nunknown-key: 1\n");
+    assert!(
+        text(&out.stderr).contains("broken.yaml:4:15: claude-api-key[0].base-url"),
+        "{}",
+        text(&out.stderr)
+    );
+    let fine = scratch
+        .file("fine.yaml", "port: 8317\napi-keys: [k]\nclaude-api-key: [{api-key: k}]\nunknown-key: 1\n");
     let out = run(&["check", "-config", &fine.display().to_string()], "");
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(text(&out.stderr).contains("unknown-key"), "{}", text(&out.stderr));
@@ -79,11 +85,17 @@ fn version_and_help() {
 #[test]
 fn translate_shows_what_would_be_sent() {
     let request = r#"{"model":"x","max_tokens":50,"messages":[{"role":"user","content":"hi"}]}"#;
-    let out = run(&["translate", "--from", "claude", "--to", "openai", "--kind", "request", "--model", "gpt-x"], request);
+    let out = run(
+        &["translate", "--from", "claude", "--to", "openai", "--kind", "request", "--model", "gpt-x"],
+        request,
+    );
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     let body: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
     assert_eq!((&body["model"], &body["messages"][0]["content"]), (&"gpt-x".into(), &"hi".into()));
-    let out = run(&["translate", "--from", "claude", "--to", "openai", "--kind", "request"], r#"{"model":"x","messages":7}"#);
+    let out = run(
+        &["translate", "--from", "claude", "--to", "openai", "--kind", "request"],
+        r#"{"model":"x","messages":7}"#,
+    );
     assert_eq!(out.status.code(), Some(1));
     let error: serde_json::Value = serde_json::from_slice(&out.stderr).expect("JSON");
     assert_eq!(error["error"]["type"], "invalid_request_error", "{error}");

@@ -42,7 +42,8 @@ fn p11_the_second_credential_answers_when_the_first_has_no_quota() {
         assert_eq!(answer.head.status, 200, "{}", answer.text());
         assert_eq!(text_of(&CHAT, &answer.text()), "Hello");
     }
-    let bad = upstream.seen().iter().filter(|seen| seen.header("authorization") == Some("Bearer bad")).count();
+    let bad =
+        upstream.seen().iter().filter(|seen| seen.header("authorization") == Some("Bearer bad")).count();
     assert_eq!(bad, 1, "a credential that cools is not asked again");
     assert!(proxy.log().contains("\"attempts\":2"), "{}", proxy.log());
 }
@@ -74,7 +75,11 @@ fn p11_the_clients_mistakes_are_not_tried_elsewhere() {
     let upstream = Upstream::start(move |_| vec![json(400, body)]);
     let proxy = proxy(&chat_keys(&upstream.url(), &["a", "b", "c"]));
     let answer = proxy.post(CHAT.path, &CHAT.body("m", false));
-    assert_eq!((answer.head.status, answer.text().as_str()), (400, body), "the same format gets the body as it is");
+    assert_eq!(
+        (answer.head.status, answer.text().as_str()),
+        (400, body),
+        "the same format gets the body as it is"
+    );
     let answer = proxy.post(CLAUDE.path, &CLAUDE.body("m", false));
     assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
     assert_eq!(answer.json()["type"], "error");
@@ -164,11 +169,17 @@ fn p61_the_clients_key_and_cookies_stay_here() {
             ("proxy-authorization", "Basic client"),
             ("anthropic-beta", "some-beta"),
         ];
-        client.post(&format.target(&format!("{}%2Fm", format.name), false), &headers, &format.body(&format!("{}/m", format.name), false));
+        client.post(
+            &format.target(&format!("{}%2Fm", format.name), false),
+            &headers,
+            &format.body(&format!("{}/m", format.name), false),
+        );
         assert_eq!(client.answer().head.status, 200, "{}", format.name);
         let seen = upstream.seen().pop().expect("a request");
         for (name, value) in &seen.headers {
-            let leaked = [KEY, "other-client-key", "client", "10.1.2.3"].iter().any(|secret| value == secret || value.contains("Basic client"));
+            let leaked = [KEY, "other-client-key", "client", "10.1.2.3"]
+                .iter()
+                .any(|secret| value == secret || value.contains("Basic client"));
             assert!(!leaked, "{name}: {value} reached the {} upstream", format.name);
         }
         assert!(seen.headers.iter().any(|(_, value)| value.contains(&format!("up-{}", format.name))));
@@ -223,7 +234,11 @@ fn models_headers_and_prefixes_of_the_operator() {
     );
     let proxy = proxy(&config);
     let mut client = proxy.connect();
-    client.post(CHAT.path, &[("authorization", &format!("Bearer {KEY}")), ("x-mine", "mine")], &CHAT.body("team/fast", false));
+    client.post(
+        CHAT.path,
+        &[("authorization", &format!("Bearer {KEY}")), ("x-mine", "mine")],
+        &CHAT.body("team/fast", false),
+    );
     let answer = client.answer();
     assert_eq!(answer.json()["model"], "team/fast", "force-mapping shows the name that was asked");
     let seen = upstream.seen().pop().expect("a request");

@@ -1,6 +1,7 @@
 //! Clients and upstreams that break the rules.
 
 use crate::shared::{CHAT, FORMATS, all_kinds, chat_keys, good, proxy};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use testkit::proxy::KEY;
 use testkit::upstream::{Step, Upstream, chunk, chunk_end, stream_head, whole};
@@ -27,7 +28,11 @@ fn p31_bad_bodies_are_refused_in_the_clients_format_and_go_nowhere() {
             let short: String = body.chars().take(60).collect();
             assert_eq!(answer.head.status, status, "{} {short:?}: {}", format.name, answer.text());
             let error = &answer.json()["error"];
-            assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()), "{} {short:?}: {error}", format.name);
+            assert!(
+                error["message"].as_str().is_some_and(|m| !m.is_empty()),
+                "{} {short:?}: {error}",
+                format.name
+            );
             match format.name {
                 "claude" => assert_eq!(answer.json()["type"], "error"),
                 "gemini" => assert_eq!(error["status"], "INVALID_ARGUMENT"),
@@ -59,7 +64,10 @@ fn p08_bodies_over_the_limit_are_refused_before_they_are_read() {
     let mut client = proxy.connect();
     client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 1073741824\r\n\r\n").as_bytes());
     let answer = client.answer();
-    assert_eq!((answer.head.status, answer.json()["error"]["type"].as_str()), (413, Some("invalid_request_error")));
+    assert_eq!(
+        (answer.head.status, answer.json()["error"]["type"].as_str()),
+        (413, Some("invalid_request_error"))
+    );
     let mut client = proxy.connect();
     client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
     let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
@@ -122,8 +130,16 @@ fn p14_garbage_of_an_upstream_is_a_typed_error_and_nothing_more() {
                         &format.target(&model.replace('/', "%2F"), stream),
                         &format.body(&model, stream),
                     );
-                    let case = format!("{} client, {upstream_kind} upstream, stream {stream}, {kind} {body:?}", format.name);
-                    assert!((429..600).contains(&answer.head.status), "{case}: {} {}", answer.head.status, answer.text());
+                    let case = format!(
+                        "{} client, {upstream_kind} upstream, stream {stream}, {kind} {body:?}",
+                        format.name
+                    );
+                    assert!(
+                        (429..600).contains(&answer.head.status),
+                        "{case}: {} {}",
+                        answer.head.status,
+                        answer.text()
+                    );
                     assert!(answer.json()["error"]["message"].is_string(), "{case}: {}", answer.text());
                 }
             }
@@ -159,12 +175,21 @@ fn p15_a_host_that_does_not_exist_is_an_error() {
 #[test]
 fn p16_tls_that_cannot_be_trusted_is_refused() {
     // It speaks plain text where TLS is expected.
-    let upstream = Upstream::start(|_| vec![Step::Close]);
-    let url = upstream.url().replace("http://", "https://");
-    let proxy = proxy(&chat_keys(&url, &["k"]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    let seen = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().expect("a connection");
+        let mut first = [0; 512];
+        let length = peer.read(&mut first).expect("a greeting");
+        peer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").expect("written");
+        first[..length].to_vec()
+    });
+    let proxy = proxy(&chat_keys(&url, &["the-key"]));
     let answer = proxy.post(CHAT.path, &CHAT.body("m", false));
     assert_eq!(answer.head.status, 502, "{}", answer.text());
-    assert!(upstream.seen().is_empty(), "nothing goes out in the clear");
+    let seen = seen.join().expect("the upstream");
+    assert_eq!(seen.first(), Some(&0x16), "a TLS greeting");
+    assert!(!seen.windows(7).any(|part| part == b"the-key"), "nothing goes out in the clear");
 }
 
 #[test]

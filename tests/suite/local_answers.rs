@@ -29,7 +29,12 @@ fn keys_are_taken_in_every_place_and_nothing_works_without() {
         client.answer()
     };
     let bearer = format!("Bearer {KEY}");
-    for headers in [[("authorization", bearer.as_str())], [("authorization", KEY)], [("x-api-key", KEY)], [("x-goog-api-key", KEY)]] {
+    for headers in [
+        [("authorization", bearer.as_str())],
+        [("authorization", KEY)],
+        [("x-api-key", KEY)],
+        [("x-goog-api-key", KEY)],
+    ] {
         assert_eq!(ask(&headers, "").head.status, 200, "{headers:?}");
     }
     assert_eq!(ask(&[], &format!("?key={KEY}")).head.status, 200);
@@ -68,7 +73,8 @@ fn template_keys_close_the_api() {
 fn lists_of_models_have_the_shape_of_the_asker_and_are_sorted() {
     let proxy = proxy(&all_kinds("http://127.0.0.1:1"));
     let list = proxy.get("/v1/models").json();
-    let ids: Vec<_> = list["data"].as_array().expect("a list").iter().map(|m| m["id"].as_str().expect("an id")).collect();
+    let ids: Vec<_> =
+        list["data"].as_array().expect("a list").iter().map(|m| m["id"].as_str().expect("an id")).collect();
     let mut sorted = ids.clone();
     sorted.sort_unstable();
     assert_eq!(ids, sorted);
@@ -91,7 +97,10 @@ fn unknown_models_name_the_closest() {
         let answer = proxy.post(&format.target("chat%2Fn", false), &format.body("chat/n", false));
         assert_eq!(answer.head.status, 404, "{}", answer.text());
         let message = answer.json()["error"]["message"].as_str().expect("a message").to_owned();
-        assert!(message.contains("unknown provider for model chat/n") && message.contains("chat/m"), "{message}");
+        assert!(
+            message.contains("unknown provider for model chat/n") && message.contains("chat/m"),
+            "{message}"
+        );
     }
     let answer = proxy.post(CHAT.path, &CHAT.body("nothing-like-it-at-all", false));
     assert_eq!(answer.json()["error"]["code"], "model_not_found");
@@ -121,17 +130,21 @@ fn browsers_may_ask_first() {
 #[test]
 fn tokens_are_counted_by_the_upstream_or_estimated_here() {
     let upstream = testkit::upstream::Upstream::start(|seen| {
-        let body = if seen.path.starts_with("/gemini") { r#"{"totalTokens":42}"# } else { r#"{"input_tokens":42}"# };
+        let body =
+            if seen.path.starts_with("/gemini") { r#"{"totalTokens":42}"# } else { r#"{"input_tokens":42}"# };
         assert!(seen.path.contains("ount"), "{} is no count", seen.path);
         vec![testkit::upstream::json(200, body)]
     });
     let proxy = proxy(&all_kinds(&upstream.url()));
-    let body = |model: &str| format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"one two three four five"}}]}}"#);
+    let body = |model: &str| {
+        format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"one two three four five"}}]}}"#)
+    };
     for kind in ["claude", "gemini"] {
         let answer = proxy.post("/v1/messages/count_tokens", &body(&format!("{kind}/m")));
         assert_eq!(answer.json()["input_tokens"], 42, "{kind}: {}", answer.text());
     }
-    let answer = proxy.post("/v1beta/models/claude%2Fm:countTokens", r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
+    let answer = proxy
+        .post("/v1beta/models/claude%2Fm:countTokens", r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
     assert_eq!(answer.json()["totalTokens"], 42, "{}", answer.text());
     let calls = upstream.seen().len();
     for kind in ["chat", "responses"] {

@@ -74,7 +74,12 @@ pub fn events(path: &str) -> Vec<String> {
     };
     if path.starts_with("/chat") || path.starts_with("/v1/chat") {
         let piece = |delta: &str, finish: &str| {
-            sse("", &format!(r#"{{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":{finish}}}]}}"#))
+            sse(
+                "",
+                &format!(
+                    r#"{{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":{finish}}}]}}"#
+                ),
+            )
         };
         vec![
             piece(r#"{"role":"assistant","content":"Hel"}"#, "null"),
@@ -84,37 +89,75 @@ pub fn events(path: &str) -> Vec<String> {
         ]
     } else if path.starts_with("/responses") {
         let response = |status: &str, output: &str| {
-            format!(r#"{{"id":"resp_1","object":"response","created_at":1,"status":"{status}","model":"m","output":{output},"parallel_tool_calls":true,"tool_choice":"auto","tools":[]}}"#)
+            format!(
+                r#"{{"id":"resp_1","object":"response","created_at":1,"status":"{status}","model":"m","output":{output},"parallel_tool_calls":true,"tool_choice":"auto","tools":[]}}"#
+            )
         };
         let item = |status: &str, content: &str| {
-            format!(r#"{{"id":"msg_1","type":"message","role":"assistant","status":"{status}","content":{content}}}"#)
+            format!(
+                r#"{{"id":"msg_1","type":"message","role":"assistant","status":"{status}","content":{content}}}"#
+            )
         };
         let text = r#"[{"type":"output_text","text":"Hello","annotations":[]}]"#;
-        let event = |name: &str, rest: String| sse(name, &format!(r#"{{"type":"{name}","sequence_number":0,{rest}}}"#));
+        let event = |name: &str, rest: String| {
+            sse(name, &format!(r#"{{"type":"{name}","sequence_number":0,{rest}}}"#))
+        };
         let at = r#""item_id":"msg_1","output_index":0,"content_index":0"#;
         vec![
             event("response.created", format!(r#""response":{}"#, response("in_progress", "[]"))),
-            event("response.output_item.added", format!(r#""output_index":0,"item":{}"#, item("in_progress", "[]"))),
-            event("response.content_part.added", format!(r#"{at},"part":{{"type":"output_text","text":"","annotations":[]}}"#)),
+            event(
+                "response.output_item.added",
+                format!(r#""output_index":0,"item":{}"#, item("in_progress", "[]")),
+            ),
+            event(
+                "response.content_part.added",
+                format!(r#"{at},"part":{{"type":"output_text","text":"","annotations":[]}}"#),
+            ),
             event("response.output_text.delta", format!(r#"{at},"delta":"Hel","logprobs":[]"#)),
             event("response.output_text.delta", format!(r#"{at},"delta":"lo","logprobs":[]"#)),
             event("response.output_text.done", format!(r#"{at},"text":"Hello","logprobs":[]"#)),
-            event("response.output_item.done", format!(r#""output_index":0,"item":{}"#, item("completed", text))),
-            event("response.completed", format!(r#""response":{}"#, response("completed", &format!("[{}]", item("completed", text))))),
+            event(
+                "response.output_item.done",
+                format!(r#""output_index":0,"item":{}"#, item("completed", text)),
+            ),
+            event(
+                "response.completed",
+                format!(r#""response":{}"#, response("completed", &format!("[{}]", item("completed", text)))),
+            ),
         ]
     } else if path.starts_with("/claude") {
         vec![
-            sse("message_start", r#"{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":1}}}"#),
-            sse("content_block_start", r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#),
-            sse("content_block_delta", r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hel"}}"#),
-            sse("content_block_delta", r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"lo"}}"#),
+            sse(
+                "message_start",
+                r#"{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":1}}}"#,
+            ),
+            sse(
+                "content_block_start",
+                r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+            ),
+            sse(
+                "content_block_delta",
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hel"}}"#,
+            ),
+            sse(
+                "content_block_delta",
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"lo"}}"#,
+            ),
             sse("content_block_stop", r#"{"type":"content_block_stop","index":0}"#),
-            sse("message_delta", r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":2}}"#),
+            sse(
+                "message_delta",
+                r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":2}}"#,
+            ),
             sse("message_stop", r#"{"type":"message_stop"}"#),
         ]
     } else {
         let piece = |text: &str, finish: &str| {
-            sse("", &format!(r#"{{"candidates":[{{"content":{{"role":"model","parts":[{{"text":"{text}"}}]}},"index":0{finish}}}],"usageMetadata":{{"promptTokenCount":3,"candidatesTokenCount":2,"totalTokenCount":5}},"modelVersion":"m","responseId":"r"}}"#))
+            sse(
+                "",
+                &format!(
+                    r#"{{"candidates":[{{"content":{{"role":"model","parts":[{{"text":"{text}"}}]}},"index":0{finish}}}],"usageMetadata":{{"promptTokenCount":3,"candidatesTokenCount":2,"totalTokenCount":5}},"modelVersion":"m","responseId":"r"}}"#
+                ),
+            )
         };
         vec![piece("Hel", ""), piece("lo", r#","finishReason":"STOP""#)]
     }
@@ -123,13 +166,22 @@ pub fn events(path: &str) -> Vec<String> {
 /// A whole answer in the format of the upstream that `path` names; the Responses upstream always streams.
 pub fn whole(path: &str) -> Vec<Step> {
     if path.starts_with("/chat") || path.starts_with("/v1/chat") {
-        vec![json(200, r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#)]
+        vec![json(
+            200,
+            r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#,
+        )]
     } else if path.starts_with("/responses") {
         stream(path)
     } else if path.starts_with("/claude") {
-        vec![json(200, r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hello"}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":2}}"#)]
+        vec![json(
+            200,
+            r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hello"}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":2}}"#,
+        )]
     } else {
-        vec![json(200, r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"totalTokenCount":5},"modelVersion":"m","responseId":"r"}"#)]
+        vec![json(
+            200,
+            r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"totalTokenCount":5},"modelVersion":"m","responseId":"r"}"#,
+        )]
     }
 }
 

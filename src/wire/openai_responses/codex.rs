@@ -1,6 +1,6 @@
 //! What the Codex backend insists on, beyond the public Responses API.
 //!
-//! For [`super::write_request`], which writes bodies, and [`super::patch_request`], which changes them.
+//! For [`mod@super::write_request`], which writes bodies, and [`mod@super::patch_request`], which changes them.
 //! Source: the behaviour of the backend as its own client and peers show it; there is no public document.
 //!
 //! | | |

@@ -37,7 +37,8 @@ pub(super) fn failure(data: &[u8], now: Option<u64>) -> Failure {
     if failure.message.is_empty() {
         "the upstream failed and gave no reason".clone_into(&mut failure.message);
     }
-    failure.retry_after = reset(error, now).or_else(|| wait(&failure.message));
+    let reset = || error.get("resets_at").and_then(Json::as_u64)?.checked_sub(now?);
+    failure.retry_after = failure.retry_after.or_else(reset).or_else(|| wait(&failure.message));
     failure
 }
 
@@ -67,12 +68,6 @@ fn fault_of_client(code: &str) -> Option<u16> {
                 | "previous_response_not_found"
         );
     request.then_some(400)
-}
-
-/// Seconds until a usage limit is lifted.
-fn reset(error: &Json<'_>, now: Option<u64>) -> Option<u64> {
-    let number = |key: &str| error.get(key).and_then(Json::as_u64);
-    number("resets_in_seconds").or_else(|| number("resets_at")?.checked_sub(now?))
 }
 
 /// Seconds in "Please try again in 11.054s", rounded up.

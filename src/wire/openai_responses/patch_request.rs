@@ -7,20 +7,16 @@
 //! | edit | upstreams |
 //! |---|---|
 //! | model, `stream`, `reasoning.effort` out of the model's range | all |
-//! | reasoning that another vendor signed is taken out | all; Codex: everything that is not OpenAI's |
-//! | item ids without the prefix of their kind are taken out, long `call_id`s cut | all |
+//! | the items, see [`super::patch_items`] | all |
 //! | the table in [`super::codex`] | Codex |
 
-use super::ids::is_own;
+use super::codex;
 use super::write_request::effort_word;
-use super::{REDACTED, codex};
 use crate::Protocol;
 use crate::head::Head;
 use crate::ir::{LossKind, Losses, Str};
-use crate::json::{self, Path};
-use crate::names::NameRule;
+use crate::json;
 use crate::patch::{Member, Patch, elements, members};
-use crate::signature::{Vendor, detect};
 use crate::target::{Profile, Target};
 use crate::thinking::{Mode, Support, plan};
 use std::borrow::Cow;
@@ -29,12 +25,12 @@ use std::ops::Range;
 /// Edits of one body.
 #[derive(Debug)]
 pub(super) struct Edits<'a, 'l> {
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
     /// Its members, found once: bodies are large.
     top: Vec<Member<'a>>,
-    patch: Patch<'a>,
-    codex: bool,
-    losses: &'l mut Losses,
+    pub(super) patch: Patch<'a>,
+    pub(super) codex: bool,
+    pub(super) losses: &'l mut Losses,
 }
 
 /// Changes a body of `POST /responses`.
@@ -73,7 +69,7 @@ impl<'a, 'l> Edits<'a, 'l> {
     }
 
     /// The last top-level member `key`, unless it is `null`.
-    fn top(&self, key: &str) -> Option<Member<'a>> {
+    pub(super) fn top(&self, key: &str) -> Option<Member<'a>> {
         let found = self.top.iter().rfind(|member| member.key == key.as_bytes())?;
         (self.raw(&found.value) != b"null").then(|| found.clone())
     }
@@ -84,12 +80,12 @@ impl<'a, 'l> Edits<'a, 'l> {
         (self.raw(&found.value) != b"null").then_some(found)
     }
 
-    fn raw(&self, span: &Range<usize>) -> &'a [u8] {
+    pub(super) fn raw(&self, span: &Range<usize>) -> &'a [u8] {
         self.body.get(span.clone()).unwrap_or_default()
     }
 
     /// The string at `span`; `None` when there is none.
-    fn text(&self, span: &Range<usize>) -> Option<Str<'a>> {
+    pub(super) fn text(&self, span: &Range<usize>) -> Option<Str<'a>> {
         let raw = std::str::from_utf8(self.raw(span)).ok()?;
         let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
         if inner.contains('\\') {
@@ -219,97 +215,6 @@ impl<'a, 'l> Edits<'a, 'l> {
             self.patch.replace(kind.value, json::string("web_search"));
         }
     }
-
-    /// The items.
-    pub(super) fn input(&mut self) {
-        let Some(member) = self.top("input") else { return };
-        if self.codex && self.raw(&member.value).starts_with(b"\"") {
-            let before = br#"[{"type":"message","role":"user","content":[{"type":"input_text","text":"#;
-            let item = [before, self.raw(&member.value), b"}]}]"].concat();
-            return self.patch.replace(member.value, item);
-        }
-        let items = elements(self.body, member.value.start);
-        let root = Path::Root;
-        let path = root.key("input");
-        let mut gone = Vec::with_capacity(items.len());
-        for (n, item) in items.iter().enumerate() {
-            gone.push(self.item(item.start, &path.index(n)));
-        }
-        self.remove_elements(&items, &gone);
-    }
-
-    /// Edits one item; whether it has to go.
-    fn item(&mut self, at: usize, path: &Path<'_>) -> bool {
-        let (mut role, mut id, mut kind, mut sealed, mut call) = (None, None, None, None, None);
-        for member in members(self.body, at) {
-            match member.key {
-                b"role" => role = Some(member.value),
-                b"id" => id = self.text(&member.value),
-                b"type" => kind = self.text(&member.value),
-                b"encrypted_content" => sealed = self.text(&member.value),
-                b"call_id" => call = Some(member.value),
-                _ => {}
-            }
-        }
-        // Messages and references may come without a type.
-        let untyped = if role.is_some() || id.is_none() { "message" } else { "item_reference" };
-        let kind = kind.unwrap_or(Cow::Borrowed(untyped));
-        let id = id.unwrap_or_default();
-        if kind == "item_reference" && self.codex {
-            self.losses.at(LossKind::Content, path);
-            return true;
-        }
-        if kind == "reasoning" && self.is_foreign(&sealed.unwrap_or_default(), &id) {
-            self.losses.at(LossKind::Signature, path);
-            return true;
-        }
-        if let Some(role) = role.filter(|role| self.codex && self.raw(role) == b"\"system\"") {
-            self.patch.replace(role, json::string("developer"));
-        }
-        let wrong = codex::id_prefix(&kind).is_some_and(|prefix| !id.starts_with(prefix));
-        if !id.is_empty() && (wrong || (self.codex && kind == "reasoning")) {
-            self.patch.remove(at, "id");
-        }
-        if let Some(call) = call
-            && let Some(id) = self.text(&call).filter(|id| id.len() > NameRule::OPENAI.id_max)
-        {
-            self.patch.replace(call, json::string(&NameRule::OPENAI.id(id)));
-        }
-        false
-    }
-
-    /// Whether reasoning means nothing to the upstream: OpenAI refuses what it did not seal itself, and what
-    /// it is only pointed at when it did not store it.
-    fn is_foreign(&self, sealed: &str, id: &str) -> bool {
-        if self.codex {
-            return !sealed.starts_with("gAAAA");
-        }
-        if sealed.is_empty() {
-            return is_own(id);
-        }
-        // Other servers of this format seal in ways nobody here knows.
-        let known = matches!(detect(sealed), Vendor::Claude | Vendor::ClaudeVertex | Vendor::Gemini);
-        known || sealed.starts_with(REDACTED)
-    }
-
-    /// Removes elements of an array, each run of them with one comma.
-    fn remove_elements(&mut self, all: &[Range<usize>], gone: &[bool]) {
-        let mut kept_end = None;
-        let mut run: Option<Range<usize>> = None;
-        for (span, gone) in all.iter().zip(gone) {
-            if *gone {
-                run = Some(run.map_or(span.clone(), |run| run.start..span.end));
-                continue;
-            }
-            if let Some(run) = run.take() {
-                self.patch.replace(run.start..span.start, Vec::new());
-            }
-            kept_end = Some(span.end);
-        }
-        if let Some(run) = run {
-            self.patch.replace(kept_end.unwrap_or(run.start)..run.end, Vec::new());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -408,6 +313,39 @@ mod tests {
         assert_eq!(losses.matches("signature").count(), 4);
         let (out, _) = patched(Profile::Responses, &body(&[made, &theirs]), None);
         assert_eq!(out, body(&[]));
+    }
+
+    #[test]
+    fn codex_gets_both_halves_of_each_call() {
+        let call = |id: &str| {
+            format!(r#"{{"type":"function_call","call_id":"{id}","name":"f","arguments":"{{}}"}}"#)
+        };
+        let output = |id: &str, text: &str| {
+            format!(r#"{{"type":"function_call_output","call_id":"{id}","output":{text}}}"#)
+        };
+        let body = |items: &[String]| format!(r#"{{"model":"gpt-5.4","input":[{}]}}"#, items.join(","));
+        let sent = body(&[
+            output("gone", r#""x \n""#),
+            call("a"),
+            output("gone2", r#"[{"type":"input_text","text":"y"}]"#),
+            call("b"),
+            output("a", r#""1""#),
+        ]);
+        let message = |text: &str| {
+            format!(r#"{{"type":"message","role":"user","content":[{{"type":"input_text","text":{text}}}]}}"#)
+        };
+        let expected = [
+            message(r#""x \n""#),
+            call("a"),
+            message(r#""y""#),
+            call("b"),
+            output("b", r#""The tool call was interrupted and has no result.""#),
+            output("a", r#""1""#),
+        ];
+        let (out, losses) = patched(Profile::Codex, &sent, None);
+        assert!(out.ends_with(&format!(r#""input":[{}]}}"#, expected.join(","))), "{out}");
+        assert_eq!(losses.matches("tool-pairing").count(), 3);
+        assert_eq!(patched(Profile::Responses, &sent, None).0, sent);
     }
 
     #[test]

@@ -57,9 +57,7 @@ impl Reader {
     /// The terminal event: what `response` has beyond the stream, usage, finish.
     fn finish(&mut self, kind: &str, raw: Raw<'_>, sink: &mut dyn Sink) {
         let response: Response<'_> = object(raw);
-        for (index, item) in (0..).zip(list(response.output)) {
-            self.output.repeated(index, item, sink);
-        }
+        self.output.repeated(&list(response.output), sink);
         self.output.close(sink);
         if let Some(usage) = usage(response.usage) {
             sink.event(Event::Usage(usage));
@@ -142,8 +140,9 @@ impl ReadAnswer for Reader {
         if self.ended || data == b"[DONE]" {
             return;
         }
-        let event: Wire<'_> = match serde_json::from_slice(data) {
-            Ok(event) => event,
+        let event = match std::str::from_utf8(data).map(serde_json::from_str::<Wire<'_>>) {
+            Ok(Ok(event)) => event,
+            Ok(Err(problem)) => return self.fail(Failure::garbage(&problem.to_string()), sink),
             Err(problem) => return self.fail(Failure::garbage(&problem.to_string()), sink),
         };
         let own = text(event.kind);

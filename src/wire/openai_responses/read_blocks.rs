@@ -58,11 +58,16 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// The slot of `key`; slots are in order of their keys.
     pub(super) fn slot(&mut self, key: u64) -> Option<&mut Slot> {
-        if !self.slots.iter().any(|slot| slot.key == key) {
-            self.slots.push(Slot { key, ..Slot::default() });
-        }
-        self.slots.iter_mut().find(|slot| slot.key == key)
+        let at = match self.slots.binary_search_by_key(&key, |slot| slot.key) {
+            Ok(at) => at,
+            Err(at) => {
+                self.slots.insert(at, Slot { key, ..Slot::default() });
+                at
+            }
+        };
+        self.slots.get_mut(at)
     }
 }
 
@@ -89,7 +94,7 @@ pub(super) fn tell_reasoning(item: &mut Item, next: &mut u32, key: u64, text: &s
     }
     let kind = BlockKind::Reasoning { redacted: None };
     let block = *item.block.get_or_insert_with(|| open_block(next, kind, sink));
-    if !item.slots.is_empty() && item.slots.iter().all(|slot| slot.key != key) {
+    if !item.slots.is_empty() && item.slots.binary_search_by_key(&key, |slot| slot.key).is_err() {
         sink.event(Event::Delta { block, delta: Delta::Part });
     }
     if let Some(slot) = item.slot(key) {
@@ -105,13 +110,11 @@ pub(super) fn tell_missing_reasoning(
     whole: &str,
     sink: &mut dyn Sink,
 ) {
-    let missing = match item.slots.iter().position(|slot| slot.key == key) {
-        None => whole,
-        Some(at) if at + 1 == item.slots.len() => {
-            item.slots.last().map_or("", |slot| slot.sent.missing(whole))
-        }
+    let missing = match item.slots.binary_search_by_key(&key, |slot| slot.key) {
+        Err(_) => whole,
+        Ok(at) if at + 1 == item.slots.len() => item.slots.last().map_or("", |slot| slot.sent.missing(whole)),
         // A later part has begun: nothing can be put in front of it.
-        Some(_) => "",
+        Ok(_) => "",
     };
     tell_reasoning(item, next, key, missing, sink);
 }

@@ -21,15 +21,23 @@ pub(super) fn parts<'a>(content: Json<'a>, path: &Path<'_>) -> Result<Vec<Part<'
     }
 }
 
-/// Parts of an output. An array of anything but typed parts is what the tool said: it is kept as JSON text.
-pub(super) fn text_parts<'a>(content: Json<'a>, path: &Path<'_>) -> Result<Vec<Part<'a>>, WireError> {
-    let typed = |part: &Json<'_>| part.get("type").is_some_and(|kind| kind.as_str().is_some());
+/// Parts of an output. An array of anything but parts of this format is what the tool said: it is kept as JSON
+/// text.
+pub(super) fn output_parts<'a>(content: Json<'a>, path: &Path<'_>) -> Result<Vec<Part<'a>>, WireError> {
+    let typed = |part: &Json<'_>| part.get("type").and_then(Json::as_str).is_some_and(is_known);
     match content {
         Json::Array(items) if !items.iter().all(typed) => {
             Ok(vec![Part::Text(Text::plain(Json::Array(items).to_text()))])
         }
         other => parts(other, path),
     }
+}
+
+fn is_known(kind: &str) -> bool {
+    let text =
+        matches!(kind, "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" | "refusal");
+    let image = matches!(kind, "input_image" | "image_url" | "computer_screenshot");
+    text || image || matches!(kind, "input_file" | "file" | "input_audio")
 }
 
 fn part<'a>(value: Json<'a>, path: &Path<'_>) -> Result<Part<'a>, WireError> {
@@ -208,8 +216,9 @@ mod tests {
     #[test]
     fn outputs_of_any_json_are_text() {
         let root = Path::Root;
-        let value = parse_any(br#"[{"a":1},2]"#).unwrap();
-        let parts = text_parts(value, &root).unwrap();
-        assert!(matches!(&parts[..], [Part::Text(text)] if text.text == r#"[{"a":1},2]"#));
+        for json in [r#"[{"a":1},2]"#, r#"[{"type":"resource","uri":"x"}]"#] {
+            let parts = output_parts(parse_any(json.as_bytes()).unwrap(), &root).unwrap();
+            assert!(matches!(&parts[..], [Part::Text(text)] if text.text == json));
+        }
     }
 }

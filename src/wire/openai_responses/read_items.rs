@@ -14,7 +14,7 @@
 //! | `item_reference` | nothing when the item is there, else it is lost: only OpenAI has it |
 //! | anything else (built-in tools, `compaction`, …) | [`Part::Server`], as sent |
 
-use super::read_content::{parts, text_parts};
+use super::read_content::{output_parts, parts};
 use super::read_members::{need_string, object, opt, opt_string};
 use super::read_tools;
 use super::{REDACTED, read_members};
@@ -26,6 +26,7 @@ use crate::ir::{
 };
 use crate::json::{Json, Map, Path};
 use crate::signature::Signature;
+use std::collections::HashSet;
 
 /// What the items so far make.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ pub(super) struct Conversation<'a> {
     /// The last turn is one of outputs and takes more of them.
     outputs: bool,
     /// Ids of the items, for references.
-    ids: Vec<Str<'a>>,
+    ids: HashSet<Str<'a>>,
 }
 
 impl<'a> Conversation<'a> {
@@ -167,7 +168,7 @@ impl<'a> Conversation<'a> {
     fn output(&mut self, map: &mut Map<'a>, kind: ToolKind, path: &Path<'_>) -> Result<(), WireError> {
         let parts = match opt(map, "output") {
             None => Vec::new(),
-            Some(content @ (Json::Str(_) | Json::Array(_))) => text_parts(content, &path.key("output"))?,
+            Some(content @ (Json::Str(_) | Json::Array(_))) => output_parts(content, &path.key("output"))?,
             // Older Codex clients send an object.
             Some(value) => vec![Part::Text(Text::plain(value.into_raw()))],
         };

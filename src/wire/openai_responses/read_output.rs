@@ -15,6 +15,7 @@ use super::read_blocks::{
 };
 use crate::ir::{BlockKind, Delta, Event, Sink, ToolKind};
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 
 /// Where an event belongs.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,9 @@ pub(super) struct Place<'p> {
     pub(super) id: &'p str,
 }
 
+/// Items that are looked through.
+const RECENT: usize = 256;
+
 /// The items of one answer.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -32,6 +36,8 @@ pub(super) struct Output {
     /// Number of the next block.
     next: u32,
     items: Vec<Item>,
+    /// Ids of calls that were told.
+    call_ids: HashSet<String>,
     /// A call was told.
     pub(super) called: bool,
     /// A refusal was told.
@@ -158,23 +164,34 @@ impl Output {
         self.complete(at, &item, raw, sink);
     }
 
-    /// An item of the terminal event's `output`, which repeats what came, or brings what did not.
-    pub(super) fn repeated(&mut self, index: u64, raw: &RawValue, sink: &mut dyn Sink) {
-        let item: event::Item<'_> = object(Some(raw));
+    /// The items of the terminal event, which repeat what came, or bring what did not.
+    pub(super) fn repeated(&mut self, items: &[&RawValue], sink: &mut dyn Sink) {
+        let streamed = self.items.len();
+        for (index, raw) in (0..).zip(items) {
+            let item: event::Item<'_> = object(Some(raw));
+            let (id, kind) = (text(item.id), Kind::of(&text(item.kind)));
+            let at = match self.told(streamed, index, kind, &item) {
+                Some(at) => at,
+                None => self.push(Place { index: Some(index), id: &id }, kind),
+            };
+            self.complete(at, &item, raw, sink);
+        }
+    }
+
+    /// Which of the items that were streamed the terminal event's item `index` is.
+    fn told(&self, streamed: usize, index: u64, kind: Kind, item: &event::Item<'_>) -> Option<usize> {
         let (id, call_id) = (text(item.id), text(item.call_id));
-        let kind = Kind::of(&text(item.kind));
         let known = |old: &Item| {
             old.kind == kind
                 && (old.index == Some(index)
                     || (!id.is_empty() && old.id == id)
                     || (!call_id.is_empty() && old.call_id == call_id)
-                    || (kind == Kind::Message && says_the_same(old, &item)))
+                    || (kind == Kind::Message && says_the_same(old, item)))
         };
-        let at = match self.items.iter().position(known) {
-            Some(at) => at,
-            None => self.push(Place { index: Some(index), id: &id }, kind),
-        };
-        self.complete(at, &item, raw, sink);
+        let streamed = self.items.get(..streamed).unwrap_or_default();
+        let first = streamed.len().saturating_sub(RECENT);
+        let same = usize::try_from(index).ok().filter(|at| streamed.get(*at).is_some_and(known));
+        same.or_else(|| Some(first + streamed.get(first..)?.iter().position(known)?))
     }
 
     /// Closes what is open: no more comes.
@@ -190,7 +207,15 @@ impl Output {
         if place.id.is_empty() && place.index.is_none() {
             return self.items.len().checked_sub(1);
         }
-        self.items.iter().rposition(by_id).or_else(|| self.items.iter().rposition(by_index))
+        let recent = self.recent();
+        let at = recent.iter().rposition(by_id).or_else(|| recent.iter().rposition(by_index))?;
+        Some(at + self.items.len() - recent.len())
+    }
+
+    /// The items that an event may be about. An answer has a handful; looking through thousands for each event
+    /// is what a hostile server would want.
+    fn recent(&self) -> &[Item] {
+        self.items.get(self.items.len().saturating_sub(RECENT)..).unwrap_or_default()
     }
 
     fn is_open(&self, at: usize, kind: Kind) -> bool {
@@ -263,11 +288,12 @@ impl Output {
         if id.is_empty() {
             id = format!("call_{}_{at}", self.seed);
         }
-        if self.items.iter().enumerate().any(|(n, other)| n != at && other.call_id == id) {
-            id = format!("{id}_{at}");
-        }
         let next = &mut self.next;
         let Some(own) = self.items.get_mut(at).filter(|own| own.block.is_none()) else { return };
+        if self.call_ids.contains(&id) {
+            id = format!("{id}_{at}");
+        }
+        self.call_ids.insert(id.clone());
         let Kind::Call(kind) = own.kind else { return };
         let (name, namespace) = (text(item.name), text(item.namespace));
         let namespace = (!namespace.is_empty()).then_some(namespace.as_ref());

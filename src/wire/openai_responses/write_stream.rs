@@ -16,6 +16,7 @@ use crate::error::Failure;
 use crate::frames::{Frames, Framing};
 use crate::ir::{BlockKind, Context, Delta, Event, Finish, Sink, ToolKind, Usage, WriteStream};
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Writes one stream.
@@ -31,14 +32,16 @@ pub(super) struct Writer {
     /// The only choice that is shown: the format has no others.
     choice: Option<u32>,
     pub(super) items: Vec<Item<'static>>,
-    /// Blocks that are open.
-    blocks: Vec<Place>,
+    /// Messages that are not done.
+    messages: Vec<usize>,
+    /// Blocks that are open, in order of their numbers.
+    blocks: VecDeque<Place>,
     usage: Usage,
     finish: Option<Finish>,
 }
 
 /// Where a block is written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Place {
     block: u32,
     kind: Kind,
@@ -48,7 +51,7 @@ pub(super) struct Place {
     pub(super) part: Option<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Kind {
     Text {
         refusal: bool,
@@ -59,6 +62,7 @@ enum Kind {
         mime: String,
     },
     /// Written whole when it was opened.
+    #[default]
     Whole,
 }
 
@@ -74,7 +78,8 @@ impl Writer {
             ended: false,
             choice: None,
             items: Vec::new(),
-            blocks: Vec::new(),
+            messages: Vec::new(),
+            blocks: VecDeque::new(),
             usage: Usage::default(),
             finish: None,
         }
@@ -109,7 +114,7 @@ impl Writer {
     }
 
     fn open(&mut self, block: u32, kind: &BlockKind<'_>) {
-        let mut place = Place { block, kind: Kind::Whole, item: None, part: None };
+        let mut place = Place { block, ..Place::default() };
         match *kind {
             BlockKind::Text => place.kind = Kind::Text { refusal: false },
             BlockKind::Refusal => place.kind = Kind::Text { refusal: true },
@@ -137,7 +142,7 @@ impl Writer {
                 }
             }
         }
-        self.blocks.push(place);
+        self.blocks.push_back(place);
     }
 
     pub(super) fn add(&mut self, body: Body<'static>) -> usize {
@@ -148,6 +153,9 @@ impl Writer {
     fn push(&mut self, item: Item<'static>) -> usize {
         let index = self.items.len();
         self.settle(index, None);
+        if matches!(item.body, Body::Message(_)) {
+            self.messages.push(index);
+        }
         self.out.item("response.output_item.added", index, &item);
         self.items.push(item);
         index
@@ -156,15 +164,22 @@ impl Writer {
     /// Ends messages before item `limit` whose parts are complete.
     pub(super) fn settle(&mut self, limit: usize, outcome: Option<Outcome>) {
         let last = self.items.len().saturating_sub(1);
-        for (index, item) in self.items.iter_mut().enumerate().take(limit) {
-            let Body::Message(pieces) = &item.body else { continue };
-            if item.state != State::InProgress || pieces.iter().any(|piece| !piece.closed) {
-                continue;
+        let (items, out) = (&mut self.items, &mut self.out);
+        self.messages.retain(|index| {
+            if *index >= limit {
+                return true;
             }
-            let cut = index == last && outcome.is_some_and(|outcome| outcome.reason.is_some());
+            let Some(item) = items.get_mut(*index) else { return false };
+            let open =
+                matches!(&item.body, Body::Message(pieces) if pieces.iter().any(|piece| !piece.closed));
+            if open {
+                return true;
+            }
+            let cut = *index == last && outcome.is_some_and(|outcome| outcome.reason.is_some());
             item.state = if cut { State::Incomplete } else { State::Completed };
-            self.out.item("response.output_item.done", index, item);
-        }
+            out.item("response.output_item.done", *index, item);
+            false
+        });
     }
 
     pub(super) fn done(&mut self, index: usize) {
@@ -263,9 +278,8 @@ impl Writer {
         self.out.frames.end();
     }
 
-    fn take(&mut self, block: u32) -> Option<Place> {
-        let at = self.blocks.iter().position(|place| place.block == block)?;
-        Some(self.blocks.swap_remove(at))
+    fn place(&self, block: u32) -> Option<usize> {
+        self.blocks.binary_search_by_key(&block, |place| place.block).ok()
     }
 }
 
@@ -282,13 +296,16 @@ impl Sink for Writer {
                 }
             }
             Event::Delta { block, delta } => {
-                if let Some(mut place) = self.take(block) {
-                    self.delta(&mut place, delta);
-                    self.blocks.push(place);
+                let Some(at) = self.place(block) else { return };
+                let Some(place) = self.blocks.get_mut(at) else { return };
+                let mut place = std::mem::take(place);
+                self.delta(&mut place, delta);
+                if let Some(slot) = self.blocks.get_mut(at) {
+                    *slot = place;
                 }
             }
             Event::Close { block } => {
-                if let Some(place) = self.take(block) {
+                if let Some(place) = self.place(block).and_then(|at| self.blocks.remove(at)) {
                     self.close(place);
                 }
             }
@@ -312,6 +329,7 @@ impl WriteStream for Writer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::check_stream::{checked, number, text};
     use super::super::write_answer::write_answer;
     use super::*;
     use crate::ir::{Citation, Fold};
@@ -319,7 +337,6 @@ mod tests {
     use crate::signature::{Signature, Vendor};
     use crate::sse;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
 
     const SEED: &str = "0123456789abcdef0123456789abcdef";
 
@@ -344,101 +361,6 @@ mod tests {
             })
             .unwrap();
         out
-    }
-
-    fn text<'j>(value: &'j Json<'_>, key: &str) -> &'j str {
-        value.get(key).and_then(Json::as_str).unwrap_or_default()
-    }
-
-    fn number(value: &Json<'_>, key: &str) -> u64 {
-        value.get(key).and_then(Json::as_u64).unwrap_or_else(|| panic!("{key} in {}", value.to_text()))
-    }
-
-    /// What the events of a stream said so far, held to the rules of the format.
-    #[derive(Default)]
-    struct Check<'j> {
-        /// Added and done.
-        items: Vec<(&'j Json<'static>, Option<&'j Json<'static>>)>,
-        /// Open parts by item and number; `None` when closed.
-        parts: BTreeMap<(u64, u64), Option<String>>,
-        arguments: BTreeMap<u64, String>,
-    }
-
-    impl<'j> Check<'j> {
-        fn event(&mut self, event: &'j Json<'static>) {
-            let kind = text(event, "type").strip_prefix("response.").unwrap();
-            if matches!(kind, "created" | "in_progress") {
-                assert_eq!(event.at(&["response", "output"]).unwrap().to_text(), "[]");
-                return;
-            }
-            let index = number(event, "output_index");
-            if kind == "output_item.added" {
-                assert_eq!(index as usize, self.items.len());
-                return self.items.push((event.get("item").unwrap(), None));
-            }
-            let (item, done) = &mut self.items[index as usize];
-            assert!(done.is_none(), "{kind} after its item was done");
-            if kind == "output_item.done" {
-                let whole = event.get("item").unwrap();
-                assert_eq!((text(item, "id"), text(item, "type")), (text(whole, "id"), text(whole, "type")));
-                *done = Some(whole);
-                return;
-            }
-            assert_eq!(text(item, "id"), text(event, "item_id"));
-            self.part(kind, index, event);
-        }
-
-        fn part(&mut self, kind: &str, index: u64, event: &Json<'_>) {
-            let part = event.get("content_index").or(event.get("summary_index")).and_then(Json::as_u64);
-            let key = (index, part.unwrap_or(u64::MAX));
-            match kind {
-                "content_part.added" | "reasoning_summary_part.added" => {
-                    assert!(self.parts.insert(key, Some(String::new())).is_none());
-                }
-                "output_text.delta" | "refusal.delta" | "reasoning_summary_text.delta" => {
-                    self.parts.get_mut(&key).unwrap().as_mut().unwrap().push_str(text(event, "delta"));
-                }
-                "output_text.done" | "refusal.done" | "reasoning_summary_text.done" => {
-                    let whole = event.get("text").or(event.get("refusal")).unwrap().as_str();
-                    assert_eq!(self.parts[&key].as_deref(), whole);
-                }
-                "content_part.done" | "reasoning_summary_part.done" => {
-                    assert!(self.parts.insert(key, None).unwrap().is_some());
-                }
-                "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
-                    self.arguments.entry(index).or_default().push_str(text(event, "delta"));
-                }
-                "function_call_arguments.done" | "custom_tool_call_input.done" => {
-                    let whole = event.get("arguments").or(event.get("input")).unwrap().as_str().unwrap();
-                    assert_eq!(self.arguments.entry(index).or_default(), whole);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The response of the terminal event of a stream that keeps the rules.
-    fn checked(events: &[Json<'static>]) -> Json<'static> {
-        let mut check = Check::default();
-        let (last, body) = events.split_last().unwrap();
-        for (n, event) in events.iter().enumerate() {
-            assert_eq!(number(event, "sequence_number"), n as u64);
-        }
-        assert_eq!(text(&body[0], "type"), "response.created");
-        for event in body {
-            check.event(event);
-        }
-        let response = last.get("response").unwrap().clone();
-        if text(last, "type") != "response.failed" {
-            assert!(check.parts.values().all(Option::is_none));
-            let done: Vec<_> = check.items.into_iter().map(|(_, done)| done.unwrap().clone()).collect();
-            assert_eq!(response.get("output").unwrap().as_array().unwrap(), done);
-        }
-        assert_eq!(text(last, "type"), format!("response.{}", text(&response, "status")));
-        for key in ["id", "created_at", "model", "output", "tools", "tool_choice", "parallel_tool_calls"] {
-            assert!(response.get(key).is_some(), "{key}");
-        }
-        response
     }
 
     fn kinds(response: &Json<'_>) -> Vec<String> {

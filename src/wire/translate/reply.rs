@@ -8,6 +8,7 @@
 use super::Plan;
 use super::formats::{read_count, reader, stream_writer, write_answer, write_count};
 use super::relay::{Relay, rename};
+use crate::Protocol;
 use crate::error::Failure;
 use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
@@ -131,6 +132,13 @@ impl Reply {
 
     /// Takes the next bytes of the upstream's event stream.
     pub fn feed(&mut self, chunk: &[u8]) -> Flow {
+        if matches!(self.output, Output::Verbatim) && self.body.is_empty() {
+            // The upstream was asked for the whole and sends events.
+            self.output = match self.plan.client {
+                Protocol::OpenaiResponses => Output::Collect(Box::default()),
+                _ => Output::Whole(Box::default()),
+            };
+        }
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut from = 0;
         let fed = decoder.feed(chunk, |event| {
