@@ -178,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_serve_the_same_share_it() {
+        let specs = specs(
+            "claude-api-key: [{api-key: a}, {api-key: b}, {api-key: c, excluded-models: [x]},\n\
+              {api-key: d, models: [{name: m}]}, {api-key: e, models: [{name: m}]}, {api-key: f, models: [{name: m, alias: m, image: true}]}]\n",
+        );
+        let same = |a: usize, b: usize| std::sync::Arc::ptr_eq(&specs[a].models, &specs[b].models);
+        assert!(same(0, 1) && same(3, 4));
+        assert!(!same(0, 2) && !same(3, 5) && !same(0, 3));
+    }
+
+    #[test]
     fn ids_are_stable_and_tell_entries_apart() {
         let file = "claude-api-key: [{api-key: k}, {api-key: k, prefix: p}, {api-key: l}]\n\
                     openai-compatibility: [{name: a, base-url: 'http://t', api-key-entries: [{api-key: k}, {api-key: k}]}]\n";

@@ -86,6 +86,17 @@ impl Gate {
     }
 }
 
+/// What a success mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Healed {
+    /// Nothing was wrong, or what is wrong came after it.
+    Nothing,
+    /// A rest that was over when the attempt began: others wait for the end of its test.
+    Tested,
+    /// A rest that still ran when the attempt began.
+    Early,
+}
+
 /// A failure to take down.
 #[derive(Clone, Debug)]
 pub(crate) struct Blow<'a> {
@@ -150,15 +161,19 @@ impl Health {
     }
 
     /// An attempt that began at `started_ms` worked. What failed before that is forgotten; what failed while
-    /// it ran is newer than its evidence and stays. True: something was forgotten.
-    pub(crate) fn heal(&mut self, upstream: &str, started_ms: u64) -> bool {
+    /// it ran is newer than its evidence and stays.
+    pub(crate) fn heal(&mut self, upstream: &str, started_ms: u64) -> Healed {
         let mended = |record: &Record| record.failed_ms <= started_ms;
         let whole = self.whole.take_if(|record| mended(record));
         let model = match self.models.get(upstream) {
             Some(record) if mended(record) => self.models.remove(upstream),
             _ => None,
         };
-        whole.is_some() || model.is_some()
+        match (&whole, &model) {
+            (None, None) => Healed::Nothing,
+            _ if whole.iter().chain(&model).any(|record| started_ms < record.until_ms) => Healed::Early,
+            _ => Healed::Tested,
+        }
     }
 
     /// Forgets the trouble of one model, or all of it.
@@ -269,7 +284,7 @@ mod tests {
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 0, 1000))), 2000);
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 2000, 2000))), 4000);
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 4000, 4000))), 8000);
-        assert!(health.heal("m", 8000));
+        assert_eq!(health.heal("m", 8000), Healed::Tested);
         assert!(health.is_clear());
         assert_eq!(until(health.strike(&blow(&m, Class::RateLimit, 9000, 9000))), 10_000);
     }
@@ -301,9 +316,9 @@ mod tests {
         let m = Arc::from("m");
         let mut health = Health::default();
         health.strike(&blow(&m, Class::RateLimit, 500, 1000));
-        assert!(!health.heal("m", 900));
+        assert_eq!(health.heal("m", 900), Healed::Nothing);
         assert!(!health.is_clear());
-        assert!(health.heal("m", 1000));
+        assert_eq!(health.heal("m", 1000), Healed::Early);
         assert!(health.is_clear());
     }
 

@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 const LONGEST: usize = 96;
-const MOST: usize = 4096;
+const MOST: usize = 2048;
 
 /// Up to `count` names closest to `asked`, the closest first. A name counts as close when at most a third of
 /// `asked` is mistyped, or when one contains the other.

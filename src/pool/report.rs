@@ -6,7 +6,7 @@
 use crate::Pool;
 use crate::attempts::{Attempts, Failed, earns_a_round};
 use crate::cooldown::Terms;
-use crate::health::{Blow, Health, Scope};
+use crate::health::{Blow, Healed, Scope};
 use crate::outcome::{Class, Cooled, Next, Outcome, Verdict};
 use crate::pick::Pick;
 use crate::queue::mix;
@@ -78,9 +78,13 @@ impl Pool {
 
     fn heal(&self, pick: &Pick) {
         let state = &pick.credential.state;
-        let healed = |health: &mut Health| health.heal(&pick.model.upstream, pick.started_ms);
-        if state.troubled() && state.change(healed) {
-            self.signals.thaw();
+        if !state.troubled() {
+            return;
+        }
+        match state.change(|health| health.heal(&pick.model.upstream, pick.started_ms)) {
+            Healed::Nothing => {}
+            Healed::Tested => self.signals.free(),
+            Healed::Early => self.signals.thaw(),
         }
     }
 

@@ -80,7 +80,7 @@ impl Default for Settings {
             disable_cooling: false,
             transient_cooldown_ms: 60_000,
             hint_cap_ms: 3_600_000,
-            probe_lease_ms: 30_000,
+            probe_lease_ms: 10_000,
             session_affinity_ms: 0,
         }
     }

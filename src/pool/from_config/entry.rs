@@ -23,30 +23,32 @@ use crate::rules::{ErrorRule, RuleAction};
 /// `*` stands for anything, and nothing else is special.
 type Pattern = WildMatchPattern<'*', '\0'>;
 
+/// What a set of models is made of: the channel, the entry's list (empty: the channel's catalogue), patterns.
+type Served<'c> = (&'static str, &'c [ModelEntry], &'c [String]);
+
+/// Sets with the same channel, number of models and first model.
+type Alike<'c> = Vec<(Served<'c>, Arc<ModelSet>)>;
+
 /// Makes credentials.
 #[derive(Debug, Default)]
-pub(super) struct Maker {
-    /// Catalogues without what is excluded, by channel and exclusions: shared by all keys with the same.
-    catalogues: HashMap<(&'static str, Vec<String>), Arc<ModelSet>>,
+pub(super) struct Maker<'c> {
+    /// Sets made so far, by what finds them fast: keys that serve the same share one.
+    sets: HashMap<(&'static str, usize, &'c str), Alike<'c>>,
     /// What could not be used, one sentence each.
     pub(super) problems: Vec<String>,
 }
 
-impl Maker {
+impl<'c> Maker<'c> {
     /// The credential of entry number `n` of a list.
     pub(super) fn key(
         &mut self,
         kind: Kind,
         provider: &'static str,
         base_url: &str,
-        entry: &KeyEntry,
+        entry: &'c KeyEntry,
         n: usize,
     ) -> CredentialSpec {
-        let models = if entry.models.is_empty() {
-            self.catalogue(provider, &entry.excluded_models)
-        } else {
-            configured(&entry.models, &entry.excluded_models, provider)
-        };
+        let models = self.set((provider, &entry.models, &entry.excluded_models));
         let place = format!("{provider}#{}", n + 1);
         let proxy = proxy(&entry.proxy_url);
         let headers = headers(&entry.headers);
@@ -71,8 +73,8 @@ impl Maker {
     }
 
     /// The credentials of a block: one per key, or one without a key.
-    pub(super) fn compat(&mut self, block: &OpenaiCompatibility) -> Vec<CredentialSpec> {
-        let models = configured(&block.models, &block.excluded_models, "");
+    pub(super) fn compat(&mut self, block: &'c OpenaiCompatibility) -> Vec<CredentialSpec> {
+        let models = self.set(("", &block.models, &block.excluded_models));
         let rules = self.rules(&block.request_scoped_errors, &block.name);
         let base_url = block.base_url.as_ref().map(config::BaseUrl::as_str).unwrap_or_default();
         let headers = headers(&block.headers);
@@ -104,13 +106,22 @@ impl Maker {
         keys.iter().enumerate().map(credential).collect()
     }
 
-    fn catalogue(&mut self, channel: &'static str, excluded: &[String]) -> Arc<ModelSet> {
-        let make = || {
-            let patterns = patterns(excluded);
-            let served = |facts: &&Facts| !excludes(&patterns, &facts.id);
-            ModelSet::new(catalogue::channel(channel).iter().filter(served).map(Facts::spec))
+    fn set(&mut self, served: Served<'c>) -> Arc<ModelSet> {
+        let (channel, models, excluded) = served;
+        let first = models.first().map_or("", |model| &model.alias);
+        let alike = self.sets.entry((channel, models.len(), first)).or_default();
+        if let Some((_, set)) = alike.iter().find(|(known, _)| *known == served) {
+            return Arc::clone(set);
+        }
+        let patterns = patterns(excluded);
+        let kept = |model: &ModelSpec| !excludes(&patterns, &model.upstream);
+        let set = if models.is_empty() {
+            ModelSet::new(catalogue::channel(channel).iter().map(Facts::spec).filter(kept))
+        } else {
+            ModelSet::new(models.iter().map(|entry| model(entry, channel)).filter(kept))
         };
-        Arc::clone(self.catalogues.entry((channel, excluded.to_vec())).or_insert_with(make))
+        alike.push((served, Arc::clone(&set)));
+        set
     }
 
     fn rules(&mut self, rules: &[config::ErrorRule], place: &str) -> Arc<[ErrorRule]> {
@@ -215,14 +226,7 @@ fn excludes(patterns: &[Pattern], upstream: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(&upstream))
 }
 
-/// The models that an entry lists, with what the catalogue of `channel` knows of them. Exclusions are about
-/// upstream names.
-fn configured(entries: &[ModelEntry], excluded: &[String], channel: &str) -> Arc<ModelSet> {
-    let patterns = patterns(excluded);
-    let served = entries.iter().map(|entry| model(entry, channel));
-    ModelSet::new(served.filter(|model| !excludes(&patterns, &model.upstream)))
-}
-
+/// A model that an entry lists, with what the catalogue of `channel` knows of it.
 fn model(entry: &ModelEntry, channel: &str) -> ModelSpec {
     let plain = ModelSpec::new(&entry.name, &entry.alias);
     let facts = catalogue::lookup(channel, &plain.upstream);
