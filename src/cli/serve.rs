@@ -40,6 +40,9 @@ pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
             for warning in &loaded.warnings {
                 complain(&format!("warning: {}", warning.in_file(&name)));
             }
+            for unserved in pool::unserved(&loaded.config) {
+                complain(&format!("warning: {name}: {unserved}"));
+            }
             Ok(loaded.config)
         }
         Err(broken) => {
@@ -101,7 +104,8 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
     let mut text = format!("cliproxy {} on {base} (configuration: {origin})\n", version());
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{} credentials, {} models", pool.credentials, pool.models);
-    for shared in &pool.shared {
+    // The demo serves every model in all formats on purpose.
+    for shared in pool.shared.iter().filter(|_| demo.is_none()) {
         let providers: Vec<_> = shared.providers.iter().map(AsRef::as_ref).collect();
         let _ = writeln!(text, "model {} is served by {}", shared.model, providers.join(" and "));
     }

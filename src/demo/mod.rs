@@ -74,6 +74,8 @@ impl BackgroundService for Demo {
                 _ = shutdown.changed() => return,
             };
             let Ok((stream, _)) = accepted else { continue };
+            // Events are small writes: they must not wait for acknowledgements.
+            let _ = stream.set_nodelay(true);
             let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
             tokio::spawn(async move {
                 let stream: pingora::protocols::l4::stream::Stream = stream.into();
