@@ -271,6 +271,7 @@ fn leave_early(server: &Server, state: Arc<State>) {
 #[expect(clippy::disallowed_methods, reason = "Pingora offers no way to cut its grace period short")]
 #[expect(clippy::exit, reason = "everything that has to be written is written when it happens")]
 fn end_process() {
+    crate::observe::log::flush();
     std::process::exit(0);
 }
 

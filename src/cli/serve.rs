@@ -63,6 +63,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     crate::observe::log::start(loaded.config.logging.debug);
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port);
+    crate::observe::log::flush();
     match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

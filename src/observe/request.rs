@@ -63,7 +63,7 @@ impl Facts {
     }
 
     /// The line.
-    pub fn line(&self) -> String {
+    pub fn line(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         for text in [self.method.as_str(), self.path.as_str()] {
             out.extend(text.bytes().map(|b| if b.is_ascii_graphic() { b } else { b'?' }));
@@ -71,7 +71,7 @@ impl Facts {
         }
         out.extend_from_slice(format!("{} {}ms ", self.status, self.latency_ms).as_bytes());
         json::object(&mut out, |o| self.members(o));
-        String::from_utf8(out).unwrap_or_default()
+        out
     }
 
     fn members(&self, o: &mut json::Object<'_>) {
@@ -133,7 +133,7 @@ mod tests {
             status: 403,
             ..Facts::default()
         };
-        let line = facts.line();
+        let line = String::from_utf8(facts.line()).unwrap();
         assert_eq!(line.lines().count(), 1);
         assert!(!line.contains('\u{1b}'));
         assert!(line.contains(" 403 ") && line.contains("status_code\":403"), "{line}");

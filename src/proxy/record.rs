@@ -3,10 +3,12 @@
 //! Enters: facts, from the stages as they come to know them. Leaves: one access line and the metrics. May
 //! go wrong: nothing.
 
+use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::request::Facts;
 use crate::state::State;
 use std::time::Instant;
+use tracing::Level;
 use wire::ir::{Losses, Usage};
 
 /// The context of a request through Pingora's phases.
@@ -95,10 +97,11 @@ impl Record {
             state.metrics.tokens(&provider, &model, &facts.usage);
         }
         let line = facts.line();
-        match facts.status {
-            500.. => tracing::error!("{line}"),
-            400..=498 => tracing::warn!("{line}"),
-            _ => tracing::info!("{line}"),
-        }
+        let level = match facts.status {
+            500.. => Level::ERROR,
+            400..=498 => Level::WARN,
+            _ => Level::INFO,
+        };
+        log::access(level, &line);
     }
 }

@@ -6,9 +6,9 @@
 
 use crate::Protocol;
 use crate::error::WireError;
-use crate::json::{Path, check_raw};
+use crate::json::{self, Fault, Path, Place};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -25,38 +25,79 @@ pub struct Head {
     pub include_usage: bool,
 }
 
-/// The members that matter. Repeated ones are refused: the upstream might read the other.
-#[derive(Deserialize)]
-struct Members<'a> {
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stream: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stream_options: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-    #[serde(borrow)]
-    contents: Option<&'a RawValue>,
+/// The members that matter, as places of their values.
+#[derive(Default)]
+struct Members {
+    found: [Option<Range<usize>>; NAMES.len()],
 }
 
-impl Members<'_> {
+const NAMES: [&str; 6] = ["model", "stream", "stream_options", "messages", "input", "contents"];
+
+impl Members {
+    /// Finds them. Repeated ones are refused: the upstream might read the other.
+    fn read(body: &[u8]) -> Result<Self, WireError> {
+        let mut members = Self::default();
+        let mut twice = None;
+        json::scan(body, |Place { key, value }| {
+            let key = body.get(key).unwrap_or_default();
+            let Some(at) = NAMES.iter().position(|name| is_key(key, name)) else { return };
+            if let Some(slot) = members.found.get_mut(at)
+                && slot.replace(value).is_some()
+            {
+                twice = NAMES.get(at);
+            }
+        })
+        .map_err(|fault| malformed(body, fault))?;
+        match twice {
+            Some(name) => Err(WireError::Json(format!("duplicate field `{name}`"))),
+            None => Ok(members),
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<Range<usize>> {
+        let at = NAMES.iter().position(|known| *known == name)?;
+        self.found.get(at)?.clone()
+    }
+
+    /// The text of a value.
+    fn get<'b>(&self, body: &'b [u8], name: &str) -> Option<&'b [u8]> {
+        body.get(self.place(name)?)
+    }
+
     /// The conversation has the type that its format says: bodies that pass unread are checked that far.
-    fn check_conversation(&self, protocol: Protocol) -> Result<(), WireError> {
-        let (name, raw, starts, expected) = match protocol {
-            Protocol::OpenaiChat | Protocol::Claude => ("messages", self.messages, "[", "an array"),
-            Protocol::OpenaiResponses => ("input", self.input, "[\"n", "a string or an array"),
+    fn check_conversation(&self, body: &[u8], protocol: Protocol) -> Result<(), WireError> {
+        let (name, starts, expected) = match protocol {
+            Protocol::OpenaiChat | Protocol::Claude => ("messages", "[", "an array"),
+            Protocol::OpenaiResponses => ("input", "[\"n", "a string or an array"),
             // Google's parsers take one message for an array of one.
-            Protocol::Gemini => ("contents", self.contents, "[{\"", "an array"),
+            Protocol::Gemini => ("contents", "[{\"", "an array"),
         };
-        match raw {
-            Some(raw) if !raw.get().starts_with(|first| starts.contains(first)) => {
+        match self.get(body, name).and_then(<[u8]>::first) {
+            Some(first) if !starts.as_bytes().contains(first) => {
                 Err(WireError::invalid(&Path::Root.key(name), format!("expected {expected}")))
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a key as written says `name`.
+fn is_key(written: &[u8], name: &str) -> bool {
+    written == name.as_bytes()
+        || (written.contains(&b'\\')
+            && serde_json::from_slice::<String>(&[b"\"", written, b"\""].concat())
+                .is_ok_and(|key| key == name))
+}
+
+/// Why a body is no JSON object, in words that say where.
+fn malformed(body: &[u8], fault: Fault) -> WireError {
+    match fault {
+        Fault::Depth => WireError::Json("it is nested more than 128 levels deep".to_owned()),
+        Fault::Surrogate => WireError::Json("a string has half of a surrogate pair".to_owned()),
+        Fault::Syntax => match serde_json::from_slice::<IgnoredAny>(body) {
+            Err(error) => error.into(),
+            Ok(_) => WireError::Json("it is malformed".to_owned()),
+        },
     }
 }
 
@@ -73,47 +114,43 @@ pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
         let what = if empty { "it is empty" } else { "expected an object" };
         return Err(WireError::Json(what.to_owned()));
     }
-    let text = std::str::from_utf8(body).map_err(|e| WireError::Json(format!("it is not UTF-8: {e}")))?;
-    let members: Members<'_> = serde_json::from_str(text)?;
-    check_raw(body).map_err(|problem| WireError::Json(problem.to_owned()))?;
-    members.check_conversation(protocol)?;
+    simdutf8::basic::from_utf8(body).map_err(|_| not_utf8(body))?;
+    let members = Members::read(body)?;
+    members.check_conversation(body, protocol)?;
     let mut head = Head { model: String::new(), model_span: None, stream: false, include_usage: false };
     if protocol == Protocol::Gemini {
         return Ok(head);
     }
     let root = Path::Root;
     let at = root.key("model");
-    let Some(raw) = members.model else {
+    let Some(raw) = members.get(body, "model") else {
         return Err(WireError::invalid(&at, "required: name a model, see GET /v1/models"));
     };
-    let Ok(model) = serde_json::from_str::<Cow<'_, str>>(raw.get()) else {
+    let Ok(model) = serde_json::from_slice::<Cow<'_, str>>(raw) else {
         return Err(WireError::invalid(&at, "expected a string"));
     };
     if model.trim().is_empty() {
         return Err(WireError::invalid(&at, "must not be empty"));
     }
     model.trim().clone_into(&mut head.model);
-    head.model_span = span(body, raw.get());
-    if let Some(raw) = members.stream {
-        head.stream = match raw.get() {
-            "true" => true,
-            "false" | "null" => false,
-            _ => return Err(WireError::invalid(&root.key("stream"), "expected a boolean")),
-        };
-    }
-    if let (Protocol::OpenaiChat, Some(raw)) = (protocol, members.stream_options) {
-        let options: Option<StreamOptions> = serde_json::from_str(raw.get())
+    head.model_span = members.place("model");
+    head.stream = match members.get(body, "stream") {
+        Some(b"true") => true,
+        None | Some(b"false" | b"null") => false,
+        _ => return Err(WireError::invalid(&root.key("stream"), "expected a boolean")),
+    };
+    if let (Protocol::OpenaiChat, Some(raw)) = (protocol, members.get(body, "stream_options")) {
+        let options: Option<StreamOptions> = serde_json::from_slice(raw)
             .map_err(|e| WireError::invalid(&root.key("stream_options"), e.to_string()))?;
         head.include_usage = options.unwrap_or_default().include_usage.unwrap_or(false);
     }
     Ok(head)
 }
 
-/// Position of `part`, a slice of `body`.
-fn span(body: &[u8], part: &str) -> Option<Range<usize>> {
-    let start = (part.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    let end = start + part.len();
-    (end <= body.len()).then_some(start..end)
+/// Where a body stops being UTF-8.
+fn not_utf8(body: &[u8]) -> WireError {
+    let place = std::str::from_utf8(body).err().map(|error| error.to_string()).unwrap_or_default();
+    WireError::Json(format!("it is not UTF-8: {place}"))
 }
 
 #[cfg(test)]
@@ -140,6 +177,7 @@ mod tests {
             (r#"{"model":"a","#, "EOF"),
             (r#"{"model":"a"} x"#, "trailing"),
             (r#"{"model":"a","model":"b"}"#, "duplicate field `model`"),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, "duplicate field `model`"),
             (r#"{"messages":[]}"#, "model: required"),
             (r#"{"model":7}"#, "model: expected a string"),
             (r#"{"model":"  "}"#, "model: must not be empty"),

@@ -70,6 +70,8 @@ impl Proxy {
 
     /// What it logged.
     pub fn log(&self) -> String {
+        // Lines are written behind the requests.
+        std::thread::sleep(Duration::from_millis(150));
         std::fs::read_to_string(self.scratch.path().join("proxy.log")).unwrap_or_default()
     }
 

@@ -7,11 +7,13 @@
 
 mod path;
 mod read;
+mod scan;
 mod write;
 
 pub use path::Path;
-pub(crate) use read::string_end;
-pub use read::{MAX_DEPTH, Map, check_raw, parse, parse_any};
+pub use read::{MAX_DEPTH, Map, parse, parse_any};
+pub(crate) use scan::string_end;
+pub use scan::{Fault, Place, check_raw, scan};
 pub(crate) use write::write_escaped;
 pub use write::{Array, Object, array, object, string, write_string};
 

@@ -1,6 +1,6 @@
 //! Bytes → [`Json`], in one pass over `serde_json`'s deserializer.
 
-use super::{Json, Str};
+use super::{Json, Str, check_raw};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -77,62 +77,6 @@ pub fn parse<'a>(text: &'a [u8], raw_keys: &[&str]) -> Result<Json<'a>, serde_js
 /// Reads a whole document and looks into everything.
 pub fn parse_any(text: &[u8]) -> Result<Json<'_>, serde_json::Error> {
     parse(text, &[])
-}
-
-/// Holds text that was skipped and not read to what a reader would refuse: nesting over [`MAX_DEPTH`] and
-/// surrogate escapes without their other half. `text` must be valid JSON otherwise.
-pub fn check_raw(text: &[u8]) -> Result<(), &'static str> {
-    let (mut depth, mut at) = (0_usize, 0);
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err("it is nested more than 128 levels deep");
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => at = check_string(text, at + 1)?,
-            _ => {}
-        }
-        at += 1;
-    }
-    Ok(())
-}
-
-/// Like [`string_end`], and refuses lone surrogates.
-fn check_string(text: &[u8], mut at: usize) -> Result<usize, &'static str> {
-    const LONE: &str = "a string has half of a surrogate pair";
-    while let Some(rest) = text.get(at..) {
-        let Some(n) = memchr::memchr2(b'"', b'\\', rest) else { break };
-        let rest = rest.get(n..).unwrap_or_default();
-        at += n;
-        match rest {
-            [b'"', ..] => return Ok(at),
-            // \ud800–\udbff, then \udc00–\udfff
-            [_, b'u', b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B', _, _, after @ ..] => {
-                match after {
-                    [b'\\', b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..] => at += 12,
-                    _ => return Err(LONE),
-                }
-            }
-            [_, b'u', b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..] => return Err(LONE),
-            _ => at += 2,
-        }
-    }
-    Ok(text.len())
-}
-
-/// Index of the quote that closes the string whose content starts at `at`.
-pub(crate) fn string_end(text: &[u8], mut at: usize) -> usize {
-    while let Some(rest) = text.get(at..) {
-        match memchr::memchr2(b'"', b'\\', rest) {
-            Some(n) if rest.get(n) == Some(&b'"') => return at + n,
-            Some(n) => at += n + 2,
-            None => return text.len(),
-        }
-    }
-    text.len()
 }
 
 #[derive(Clone, Copy)]
