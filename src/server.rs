@@ -10,14 +10,11 @@ use crate::proxy::Edge;
 use crate::state::State;
 use async_trait::async_trait;
 use config::Config;
-use pingora::apps::HttpServerOptions;
 use pingora::apps::http_app::ServeHttp;
 use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{
     ExecutionPhase, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch,
@@ -32,8 +29,6 @@ use std::time::Duration;
 const DRAIN: u64 = 60;
 /// Read buffer of a client connection: requests are small or are copied out at once, streams only write.
 const READ_BUFFER: usize = 4096;
-/// HTTP/2: parallel requests on a connection.
-const H2_STREAMS: u32 = 256;
 
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +140,7 @@ pub fn run(
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut server = Server::new_with_opt_and_conf(Opt::default(), server_conf());
     let snapshot = state.snapshot.load_full();
-    server.add_service(edge_service(&server.configuration, state, plan, &snapshot.config, version)?);
+    server.add_service(edge_service(state, plan, &snapshot.config, version)?);
     if let Some(address) = plan.metrics {
         let mut metrics = Service::new("metrics".to_owned(), MetricsPage(Arc::clone(state)));
         metrics.threads = Some(1);
@@ -174,24 +169,12 @@ fn server_conf() -> ServerConf {
 }
 
 fn edge_service(
-    conf: &Arc<ServerConf>,
     state: &Arc<State>,
     plan: &Plan,
     config: &Config,
     version: &'static str,
-) -> Result<Service<pingora::proxy::HttpProxy<Edge>>, StartError> {
-    let mut options = HttpServerOptions::default();
-    // HTTP/2 without TLS is told by its first bytes; TLS negotiates it.
-    options.h2c = true;
-    let edge = Edge::new(Arc::clone(state), version);
-    let mut service = ProxyServiceBuilder::new(conf, edge).name("cliproxy").server_options(options).build();
-    let mut h2 = default_h2_options();
-    h2.max_concurrent_streams(H2_STREAMS)
-        .initial_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    if let Some(app) = service.app_logic_mut() {
-        app.h2_options = Some(h2);
-    }
+) -> Result<Service<Edge>, StartError> {
+    let mut service = Service::new("cliproxy".to_owned(), Edge::new(Arc::clone(state), version));
     for address in &plan.listen {
         let mut socket = TcpSocketOptions::default();
         socket.tcp_keepalive = Some(TcpKeepalive {

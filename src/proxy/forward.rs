@@ -75,9 +75,10 @@ pub(super) async fn forward(
     let mut fresh_lane = None;
     for fresh in [false, false, true] {
         let to = if fresh { fresh_lane.insert(lane.fresh()) } else { lane };
+        // Boxed: dialling needs 9 kB of future, which a stream of an hour must not hold.
         let connected = tokio::select! {
             biased;
-            connected = state.connector.get_http_session(to) => connected,
+            connected = Box::pin(state.connector.get_http_session(to)) => connected,
             error = client.gone() => return Err(Missed::Gone(error)),
         };
         let (mut upstream, reused) = connected.map_err(|error| connect_error(&error))?;

@@ -1,9 +1,10 @@
-//! The data path: a Pingora [`ProxyHttp`] whose exchanges run as stages inside `request_filter`.
+//! The data path: a Pingora HTTP application whose exchanges run as stages.
 //!
 //! Enters: requests. Leaves: answers. Files in the order in which a request meets them:
 //!
 //! | stage | file | takes → gives |
 //! |---|---|---|
+//! | 0 accept | `accept.rs` | connection → request |
 //! | 0 admit | `endpoint.rs`, `admit.rs` | header → permission |
 //! | 1 parse | `parse.rs` | body → [`parse::Parsed`] |
 //! | 2 route | `route.rs` | model → those who can serve |
@@ -17,11 +18,12 @@
 //! whoever asked; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
 //! are answered here.
 //!
-//! Pingora's own phases serve nothing yet but plain proxying of later parts: a body that was read in
-//! `request_filter` cannot be replayed by its loop, its body filters have no timers, and its header filter
-//! comes before the first event.
+//! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
+//! phases are not used: a body that was read before the upstream is known cannot be replayed by their loop,
+//! their body filters have no timers, their header filter comes before the first event, and their future
+//! would hold 20 kB per stream for phases that never run.
 
-mod admit;
+mod accept;mod admit;
 pub mod client;
 mod count;
 pub mod endpoint;
@@ -42,19 +44,14 @@ mod translate;
 mod websocket;
 
 use crate::state::State;
-use async_trait::async_trait;
 use bytes::Bytes;
 use client::Client;
 use endpoint::Endpoint;
 use error::ProxyError;
-use futures::FutureExt;
-use pingora::modules::http::HttpModules;
+use pingora::apps::HttpServerOptions;
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::{ProxyHttp, Session};
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::Result;
 use record::Record;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,12 +63,16 @@ const CLIENT_WRITE: Duration = Duration::from_mins(2);
 pub struct Edge {
     state: Arc<State>,
     version: &'static str,
+    options: HttpServerOptions,
 }
 
 impl Edge {
     /// The proxy over shared state. `version` is what `/health` says.
     pub fn new(state: Arc<State>, version: &'static str) -> Self {
-        Self { state, version }
+        let mut options = HttpServerOptions::default();
+        // HTTP/2 without TLS is told by its first bytes; TLS negotiates it.
+        options.h2c = true;
+        Self { state, version, options }
     }
 
     async fn serve(&self, session: &mut ServerSession, record: &mut Record) -> Result<()> {
@@ -153,56 +154,5 @@ fn note(record: &mut Record, session: &ServerSession) {
         .unwrap_or_default();
     if let Some(agent) = header.headers.get(http::header::USER_AGENT) {
         facts.user_agent = String::from_utf8_lossy(agent.as_bytes()).chars().take(200).collect();
-    }
-}
-
-#[async_trait]
-impl ProxyHttp for Edge {
-    type CTX = Record;
-
-    fn new_ctx(&self) -> Record {
-        Record::default()
-    }
-
-    /// No compression: events must not be collected, and bodies are not ours to change.
-    fn init_downstream_modules(&self, _: &mut HttpModules) {}
-
-    async fn request_filter(&self, session: &mut Session, record: &mut Record) -> Result<bool> {
-        record.begin(&self.state);
-        let session: &mut ServerSession = session;
-        let served = AssertUnwindSafe(self.serve(session, record)).catch_unwind().await;
-        let result = served.unwrap_or_else(|_| {
-            self.state.metrics.panics.inc();
-            Error::e_explain(ErrorType::InternalError, "a handler panicked")
-        });
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                if session.response_written().is_none() && *error.etype() == ErrorType::InternalError {
-                    let told = ProxyError::internal(500, "the proxy failed; the log has the request id");
-                    let protocol = wire::Protocol::OpenaiChat;
-                    tracing::error!(request_id = %record.facts.request_id, "{error}");
-                    retry::answer_error(&mut Client::Http(session), protocol, &told, record).await?;
-                } else if record.facts.status == 0 || record.facts.status == 200 {
-                    // The client left: nginx's number for it.
-                    record.facts.status = 499;
-                }
-                session.set_keepalive(None);
-                Err(error)
-            }
-        }
-    }
-
-    async fn upstream_peer(&self, _: &mut Session, _: &mut Record) -> Result<Box<HttpPeer>> {
-        Error::e_explain(ErrorType::InternalError, "nothing is proxied plainly")
-    }
-
-    async fn logging(&self, _: &mut Session, _: Option<&Error>, record: &mut Record) {
-        record.finish(&self.state);
-    }
-
-    /// The access line says it better.
-    fn suppress_error_log(&self, _: &Session, _: &Record, _: &Error) -> bool {
-        true
     }
 }

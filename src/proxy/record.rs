@@ -11,9 +11,9 @@ use std::time::Instant;
 use tracing::Level;
 use wire::ir::{Losses, Usage};
 
-/// The context of a request through Pingora's phases.
+/// What is noted of a request while it is served.
 #[derive(Debug)]
-pub struct Record {
+pub(super) struct Record {
     /// What the access line says.
     pub facts: Facts,
     /// 32 hex digits, unique to the request.
@@ -42,7 +42,7 @@ impl Default for Record {
 
 impl Record {
     /// The request counts as being served.
-    pub fn begin(&mut self, state: &State) {
+    pub(super) fn begin(&mut self, state: &State) {
         if !self.counted {
             self.counted = true;
             state.metrics.in_flight.inc();
@@ -50,22 +50,22 @@ impl Record {
     }
 
     /// It is not worth a line in the log.
-    pub fn keep_quiet(&mut self) {
+    pub(super) fn keep_quiet(&mut self) {
         self.quiet = true;
     }
 
     /// The first byte of the answer goes out.
-    pub fn first_byte(&mut self) {
+    pub(super) fn first_byte(&mut self) {
         self.first_byte.get_or_insert_with(Instant::now);
     }
 
     /// What an answer reported and a translation lost.
-    pub fn usage(&mut self, usage: &Usage) {
+    pub(super) fn usage(&mut self, usage: &Usage) {
         self.facts.usage.merge(usage);
     }
 
     /// What a translation lost.
-    pub fn losses(&mut self, losses: &Losses, state: &State) {
+    pub(super) fn losses(&mut self, losses: &Losses, state: &State) {
         if losses.is_empty() {
             return;
         }
@@ -76,7 +76,7 @@ impl Record {
     }
 
     /// The request is over.
-    pub fn finish(&mut self, state: &State) {
+    pub(super) fn finish(&mut self, state: &State) {
         if std::mem::take(&mut self.counted) {
             state.metrics.in_flight.dec();
         }
