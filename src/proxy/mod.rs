@@ -23,7 +23,8 @@
 //! their body filters have no timers, their header filter comes before the first event, and their future
 //! would hold 20 kB per stream for phases that never run.
 
-mod accept;mod admit;
+mod accept;
+mod admit;
 pub mod client;
 mod count;
 pub mod endpoint;
@@ -48,9 +49,9 @@ use bytes::Bytes;
 use client::Client;
 use endpoint::Endpoint;
 use error::ProxyError;
+use pingora::Result;
 use pingora::apps::HttpServerOptions;
 use pingora::protocols::http::ServerSession;
-use pingora::Result;
 use record::Record;
 use std::sync::Arc;
 use std::time::Duration;

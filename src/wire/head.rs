@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// What routing needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The model the client asks for; empty for Gemini, whose URL names it.
     pub model: String,
@@ -23,12 +23,15 @@ pub struct Head {
     pub stream: bool,
     /// Chat: the client asked for the usage event.
     pub include_usage: bool,
+    /// All members of the body, in order: a patch does not look for them again.
+    pub members: Vec<Place>,
 }
 
 /// The members that matter, as places of their values.
 #[derive(Default)]
 struct Members {
     found: [Option<Range<usize>>; NAMES.len()],
+    all: Vec<Place>,
 }
 
 const NAMES: [&str; 6] = ["model", "stream", "stream_options", "messages", "input", "contents"];
@@ -38,8 +41,9 @@ impl Members {
     fn read(body: &[u8]) -> Result<Self, WireError> {
         let mut members = Self::default();
         let mut twice = None;
-        json::scan(body, |Place { key, value }| {
-            let key = body.get(key).unwrap_or_default();
+        json::scan(body, |place| {
+            let (key, value) = (body.get(place.key.clone()).unwrap_or_default(), place.value.clone());
+            members.all.push(place);
             let Some(at) = NAMES.iter().position(|name| is_key(key, name)) else { return };
             if let Some(slot) = members.found.get_mut(at)
                 && slot.replace(value).is_some()
@@ -117,8 +121,9 @@ pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
     simdutf8::basic::from_utf8(body).map_err(|_| not_utf8(body))?;
     let members = Members::read(body)?;
     members.check_conversation(body, protocol)?;
-    let mut head = Head { model: String::new(), model_span: None, stream: false, include_usage: false };
+    let mut head = Head::default();
     if protocol == Protocol::Gemini {
+        head.members = members.all;
         return Ok(head);
     }
     let root = Path::Root;
@@ -144,6 +149,7 @@ pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
             .map_err(|e| WireError::invalid(&root.key("stream_options"), e.to_string()))?;
         head.include_usage = options.unwrap_or_default().include_usage.unwrap_or(false);
     }
+    head.members = members.all;
     Ok(head)
 }
 

@@ -4,7 +4,7 @@
 //! Enters: a valid JSON object. Leaves: its bytes with the edits applied. May go wrong: nothing on valid
 //! input; on anything else the result is as invalid as the input was.
 
-use crate::json::string_end;
+use crate::json::{Place, string_end};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -24,6 +24,14 @@ pub fn members(text: &[u8], from: usize) -> Members<'_> {
     let at = skip_blank(text, from);
     let at = if text.get(at) == Some(&b'{') { at + 1 } else { text.len() };
     Members { text, at }
+}
+
+/// The members that a scan of `text` has found, without looking again.
+pub fn scanned<'t>(text: &'t [u8], places: &[Place]) -> impl Iterator<Item = Member<'t>> {
+    places.iter().filter_map(|Place { key, value }| {
+        let span = key.start.checked_sub(1)?..value.end;
+        Some(Member { key: text.get(key.clone())?, span, value: value.clone() })
+    })
 }
 
 /// The elements of the array that starts at `from` in `text`.
@@ -117,12 +125,19 @@ pub struct Patch<'t> {
     spans: Vec<(Range<usize>, Vec<u8>)>,
     /// Start of an object → what happens to its members: `None` removes.
     members: BTreeMap<usize, Vec<Change>>,
+    /// The members of the outermost object, where they are known.
+    top: Vec<Place>,
 }
 
 impl<'t> Patch<'t> {
     /// No edits yet.
     pub fn new(text: &'t [u8]) -> Self {
-        Self { text, spans: Vec::new(), members: BTreeMap::new() }
+        Self::scanned(text, &[])
+    }
+
+    /// No edits yet, of a document whose members a scan has found.
+    pub fn scanned(text: &'t [u8], top: &[Place]) -> Self {
+        Self { text, spans: Vec::new(), members: BTreeMap::new(), top: top.to_vec() }
     }
 
     /// Puts `value` in the place of `span`.
@@ -175,11 +190,29 @@ impl<'t> Patch<'t> {
 
     /// Turns the changes of one object into spans.
     fn resolve(&mut self, object: usize, changes: &[Change]) {
+        let (text, top) = (self.text, std::mem::take(&mut self.top));
+        let outermost = !top.is_empty()
+            && text
+                .get(..skip_blank(text, object))
+                .is_some_and(|before| before.iter().all(u8::is_ascii_whitespace));
+        if outermost {
+            self.resolve_members(object, changes, scanned(text, &top));
+        } else {
+            self.resolve_members(object, changes, members(text, object));
+        }
+    }
+
+    fn resolve_members(
+        &mut self,
+        object: usize,
+        changes: &[Change],
+        members: impl Iterator<Item = Member<'t>>,
+    ) {
         let mut found = vec![false; changes.len()];
         let mut kept_end = None;
         let mut gone: Option<usize> = None;
         let mut last_end = 0;
-        for member in members(self.text, object) {
+        for member in members {
             last_end = member.span.end;
             let at = changes.iter().position(|(key, _)| key.as_bytes() == member.key);
             let change = at.and_then(|at| changes.get(at));

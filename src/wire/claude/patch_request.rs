@@ -10,7 +10,7 @@ use super::settings;
 use crate::head::Head;
 use crate::ir::{LossKind, Losses};
 use crate::json::{self, parse_any};
-use crate::patch::{Patch, members};
+use crate::patch::{Patch, members, scanned};
 use crate::target::Target;
 use crate::thinking::{Mode, Support, fit_claude_budget};
 use std::borrow::Cow;
@@ -37,7 +37,7 @@ pub(super) fn patch<'a>(
     unwanted: &[&str],
     losses: &mut Losses,
 ) -> Cow<'a, [u8]> {
-    let mut patch = Patch::new(body);
+    let mut patch = Patch::scanned(body, &head.members);
     let model = json::string(target.model);
     if let Some(span) = head.model_span.clone()
         && body.get(span.clone()) != Some(model.as_bytes())
@@ -46,7 +46,7 @@ pub(super) fn patch<'a>(
     }
     let root = body.iter().position(|b| *b == b'{').unwrap_or_default();
     let mut found = Found { root, ..Found::default() };
-    for member in members(body, root) {
+    for member in scanned(body, &head.members) {
         match member.key {
             b"max_tokens" => found.max_tokens = Some(member.value),
             b"messages" => found.messages = Some(member.value),

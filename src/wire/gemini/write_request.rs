@@ -329,7 +329,7 @@ pub(super) mod tests {
             if let Ok(request) = crate::gemini::read_request(body.as_bytes(), &mut Losses::default()) {
                 written(&request, &target);
             }
-            let head = crate::head::Head { model: String::new(), model_span: None, stream: false, include_usage: false };
+            let head = crate::head::Head::default();
             let _ = crate::gemini::patch_request(body.as_bytes(), &head, &target, &mut Losses::default());
         }
     }

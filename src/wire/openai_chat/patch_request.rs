@@ -11,7 +11,7 @@ use crate::error::WireError;
 use crate::head::Head;
 use crate::ir::{Context, LossKind, Losses, lower};
 use crate::json;
-use crate::patch::{Patch, members};
+use crate::patch::{Patch, scanned};
 use crate::target::Target;
 use crate::thinking::Support;
 use std::borrow::Cow;
@@ -27,12 +27,13 @@ pub(super) fn patch<'a>(
     target: &Target<'_>,
     losses: &mut Losses,
 ) -> Result<Cow<'a, [u8]>, WireError> {
-    let present: Vec<_> = members(body, 0).filter(|m| body.get(m.value.clone()) != Some(b"null")).collect();
+    let present: Vec<_> =
+        scanned(body, &head.members).filter(|m| body.get(m.value.clone()) != Some(b"null")).collect();
     let has = |key: &str| present.iter().any(|member| member.key == key.as_bytes());
     if is_responses(has) {
         return translate(body, target, losses).map(Cow::Owned);
     }
-    let mut patch = Patch::new(body);
+    let mut patch = Patch::scanned(body, &head.members);
     if let Some(span) = head.model_span.clone() {
         let name = json::string(target.model);
         if body.get(span.clone()) != Some(name.as_bytes()) {

@@ -23,7 +23,7 @@ pub fn patch_compact<'a>(
         let root = Path::Root;
         return Err(WireError::invalid(&root.key("stream"), "a compaction is not streamed; leave it out"));
     }
-    let mut edits = Edits::new(body, target, losses);
+    let mut edits = Edits::new(body, head, target, losses);
     edits.model(head, target);
     edits.effort(target);
     edits.input();

@@ -16,7 +16,7 @@ use crate::Protocol;
 use crate::head::Head;
 use crate::ir::{LossKind, Losses, Str};
 use crate::json;
-use crate::patch::{Member, Patch, elements, members};
+use crate::patch::{Member, Patch, elements, members, scanned};
 use crate::target::{Profile, Target};
 use crate::thinking::{Mode, Support, plan};
 use std::borrow::Cow;
@@ -40,7 +40,7 @@ pub(super) fn patch_request<'a>(
     target: &Target<'_>,
     losses: &mut Losses,
 ) -> Cow<'a, [u8]> {
-    let mut edits = Edits::new(body, target, losses);
+    let mut edits = Edits::new(body, head, target, losses);
     edits.model(head, target);
     edits.effort(target);
     let stream = edits.codex || target.stream;
@@ -59,9 +59,15 @@ pub(super) fn patch_request<'a>(
 }
 
 impl<'a, 'l> Edits<'a, 'l> {
-    pub(super) fn new(body: &'a [u8], target: &Target<'_>, losses: &'l mut Losses) -> Self {
-        let top = members(body, 0).collect();
-        Self { body, top, patch: Patch::new(body), codex: target.profile == Profile::Codex, losses }
+    pub(super) fn new(body: &'a [u8], head: &Head, target: &Target<'_>, losses: &'l mut Losses) -> Self {
+        let top = scanned(body, &head.members).collect();
+        Self {
+            body,
+            top,
+            patch: Patch::scanned(body, &head.members),
+            codex: target.profile == Profile::Codex,
+            losses,
+        }
     }
 
     pub(super) fn apply(self) -> Cow<'a, [u8]> {
