@@ -3,7 +3,7 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
-use crate::state::State;
+use crate::state::{State, reload};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ struct Loaded {
     config: Config,
     origin: String,
     demo: Option<(Demo, String)>,
+    /// Where it came from, to look for changes.
+    file: Option<PathBuf>,
 }
 
 /// The file that the arguments mean; `None`: the embedded default.
@@ -75,7 +77,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 
 fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
-        return Ok(Loaded { config: read(&file)?, origin: file.display().to_string(), demo: None });
+        let origin = file.display().to_string();
+        return Ok(Loaded { config: read(&file)?, origin, demo: None, file: Some(file) });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -85,9 +88,12 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     let key = format!("demo-{}", uuid::Uuid::now_v7().simple());
     let text = demo.config(&key).map_err(failed)?;
     match config::load(text.as_bytes()) {
-        Ok(loaded) => {
-            Ok(Loaded { config: loaded.config, origin: "built in".to_owned(), demo: Some((demo, key)) })
-        }
+        Ok(loaded) => Ok(Loaded {
+            config: loaded.config,
+            origin: "built in".to_owned(),
+            demo: Some((demo, key)),
+            file: None,
+        }),
         Err(broken) => {
             complain(&format!("the built-in configuration is broken: {broken}"));
             Err(ExitCode::FAILURE)
@@ -96,7 +102,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
-    let Loaded { config, origin, demo } = loaded;
+    let Loaded { config, origin, demo, file } = loaded;
     let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
@@ -129,7 +135,11 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
         demo
     });
     say(&text);
-    server::run(&Arc::new(state), &plan, demo, version()).map_err(|e| e.to_string())
+    let state = Arc::new(state);
+    if let Some(file) = file {
+        reload::watch(file, &state);
+    }
+    server::run(&state, &plan, demo, version()).map_err(|e| e.to_string())
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {

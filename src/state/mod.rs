@@ -6,6 +6,7 @@
 pub mod keys;
 pub mod lanes;
 pub mod query;
+pub mod reload;
 
 use crate::observe::metrics::Metrics;
 use arc_swap::ArcSwap;
