@@ -98,8 +98,8 @@ impl Exchange<'_, '_> {
                     if count::is_local(operation, &pick) {
                         return self.estimate(&asked.parsed).await;
                     }
-                    let made =
-                        translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
+                    let from = (self.state, self.snapshot);
+                    let made = translate(asked, &route, &pick, prepared.take(), from, self.record)?;
                     prepared = Some(made);
                     let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
                     match attempt.await {

@@ -1,20 +1,22 @@
 //! Stage 4: the body as the chosen upstream takes it.
 //!
-//! Enters: a parsed request and the pick that serves it. Leaves: [`Prepared`]. May go wrong: the client asks
-//! for something that this upstream cannot do, or its body does not hold what its format says (400).
+//! Enters: a request and the pick that serves it. Leaves: [`Prepared`], with the operator's `payload` rules
+//! applied. May go wrong: the client asks for something that this upstream cannot do, or its body does not
+//! hold what its format says (400).
 //!
 //! The same body for the same flavour and model is made once, however many credentials are tried.
 
 use super::error::ProxyError;
-use super::parse::Parsed;
 use super::record::Record;
-use crate::state::State;
+use super::retry::Question;
+use crate::state::{Snapshot, State};
 use bytes::Bytes;
 use pool::{Pick, Route};
 use std::borrow::Cow;
 use std::sync::Arc;
+use wire::payload;
 use wire::target::{Operation, Profile};
-use wire::thinking::Mode;
+use wire::thinking::{Mode, split_suffix};
 use wire::translate::{Job, Plan};
 
 /// A request that can be sent.
@@ -38,13 +40,14 @@ struct MadeFor {
 
 /// Makes the body for `pick`, or takes the one that was made before.
 pub(super) fn translate(
-    parsed: &Parsed,
+    asked: &Question,
     route: &Route,
     pick: &Pick,
     before: Option<Prepared>,
-    state: &State,
+    from: (&State, &Snapshot),
     record: &mut Record,
 ) -> Result<Prepared, ProxyError> {
+    let (parsed, (state, snapshot)) = (&asked.parsed, from);
     let model = pick.model();
     let made_for = MadeFor {
         profile: pick.credential().kind.profile(),
@@ -84,5 +87,32 @@ pub(super) fn translate(
         Cow::Owned(body) => Bytes::from(body),
     };
     record.losses(&losses, state);
+    let body = match rewritten(&body, asked, route, pick, &snapshot.payload) {
+        Some(changed) => changed.into(),
+        None => body,
+    };
     Ok(Prepared { body, plan, made_for })
+}
+
+/// The body as the operator's rules want it; `None`: as it is. Counts are left alone: what a rule sets for an
+/// answer would be refused there.
+fn rewritten(
+    body: &[u8],
+    asked: &Question,
+    route: &Route,
+    pick: &Pick,
+    rules: &payload::Rules,
+) -> Option<Vec<u8>> {
+    let call = &asked.parsed.call;
+    if rules.is_empty() || call.operation == Operation::CountTokens {
+        return None;
+    }
+    let name = route.asked();
+    let subject = payload::Subject {
+        names: &[&pick.model().upstream, split_suffix(name).0, name],
+        profile: pick.credential().kind.profile(),
+        client: call.client,
+        header: &|name| asked.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect(),
+    };
+    rules.apply(body, &subject)
 }

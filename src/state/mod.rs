@@ -52,13 +52,16 @@ pub struct Snapshot {
     pub config: Config,
     /// Client keys, ready to be looked up.
     pub keys: ClientKeys,
+    /// Changes to upstream bodies, ready to be made.
+    pub payload: wire::payload::Rules,
 }
 
 impl Snapshot {
     /// Makes it of a configuration.
     pub fn new(config: Config) -> Self {
         let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::Secret::expose_secret));
-        Self { config, keys }
+        let payload = config.payload.rules();
+        Self { config, keys, payload }
     }
 
     /// Largest request body in bytes.

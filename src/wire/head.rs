@@ -86,7 +86,7 @@ impl Members {
 }
 
 /// Whether a key as written says `name`.
-fn is_key(written: &[u8], name: &str) -> bool {
+pub(crate) fn is_key(written: &[u8], name: &str) -> bool {
     written == name.as_bytes()
         || (written.contains(&b'\\')
             && serde_json::from_slice::<String>(&[b"\"", written, b"\""].concat())

@@ -5,7 +5,8 @@
 //! format cannot hold. No IO, no clock, no randomness: ids and times are arguments.
 //!
 //! Reading order: [`head`] and [`patch`] (same format on both sides: bytes stay bytes), [`ir`] (what a
-//! conversation is), one format folder (all have the same files), [`translate`] (the only registry).
+//! conversation is), one format folder (all have the same files), [`translate`] (the only registry),
+//! [`payload`] (what the operator changes in bodies that are ready).
 //!
 //! | file of a format | from → to |
 //! |---|---|
@@ -32,6 +33,7 @@ pub mod openai_chat;
 pub mod openai_legacy;
 pub mod openai_responses;
 pub mod patch;
+pub mod payload;
 pub mod replay;
 pub mod schema;
 pub mod signature;

@@ -156,6 +156,25 @@ impl<'t> Patch<'t> {
         self.change(object, key, None);
     }
 
+    /// Removes those of the `elements` of an array that are `gone`, with their commas.
+    pub fn remove_elements(&mut self, elements: &[Range<usize>], gone: &[bool]) {
+        let mut kept_end: Option<usize> = None;
+        let mut run: Option<usize> = None;
+        for (element, gone) in elements.iter().zip(gone) {
+            if *gone {
+                run.get_or_insert(element.start);
+                continue;
+            }
+            if let Some(start) = run.take() {
+                self.replace(start..element.start, "");
+            }
+            kept_end = Some(element.end);
+        }
+        if let (Some(start), Some(last)) = (run, elements.last()) {
+            self.replace(kept_end.unwrap_or(start)..last.end, "");
+        }
+    }
+
     fn change(&mut self, object: usize, key: &str, value: Option<Vec<u8>>) {
         let changes = self.members.entry(object).or_default();
         changes.retain(|(k, _)| k != key);

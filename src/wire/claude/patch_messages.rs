@@ -21,7 +21,7 @@ pub(super) fn system(body: &[u8], span: Range<usize>, root: usize, patch: &mut P
     if !gone.is_empty() && gone.iter().all(|gone| *gone) {
         patch.remove(root, "system");
     } else {
-        remove(patch, &blocks, &gone);
+        patch.remove_elements(&blocks, &gone);
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn messages(
         }
     }
     if gone.iter().any(|gone| !gone) {
-        remove(patch, &all, &gone);
+        patch.remove_elements(&all, &gone);
     }
     let ends_with_user = all.last().is_some_and(|last| {
         members(body, last.start).any(|m| m.key == b"role" && body.get(m.value) == Some(b"\"user\""))
@@ -98,7 +98,7 @@ impl Content<'_, '_> {
             // The message goes as a whole.
             return true;
         }
-        remove(self.patch, &blocks, &gone);
+        self.patch.remove_elements(&blocks, &gone);
         false
     }
 
@@ -123,7 +123,7 @@ impl Content<'_, '_> {
                 if let Some(content) = content.filter(|c| body.get(c.start) == Some(&b'[')) {
                     let blocks = elements(body, content.start);
                     let gone: Vec<bool> = blocks.iter().map(|b| is_blank_text(body, b.start)).collect();
-                    remove(self.patch, &blocks, &gone);
+                    self.patch.remove_elements(&blocks, &gone);
                 }
                 false
             }
@@ -206,25 +206,6 @@ fn has_blank(body: &[u8], span: &Range<usize>, key: &[u8]) -> bool {
             .and_then(|value| value.strip_prefix(b"\""))
             .is_some_and(|inner| inner.get(blanks(inner)) == Some(&b'"'))
     })
-}
-
-/// Removes the elements that are `gone` from their array, with one comma each.
-fn remove(patch: &mut Patch<'_>, elements: &[Range<usize>], gone: &[bool]) {
-    let mut kept_end: Option<usize> = None;
-    let mut run: Option<usize> = None;
-    for (element, gone) in elements.iter().zip(gone) {
-        if *gone {
-            run.get_or_insert(element.start);
-            continue;
-        }
-        if let Some(start) = run.take() {
-            patch.replace(start..element.start, "");
-        }
-        kept_end = Some(element.end);
-    }
-    if let (Some(start), Some(last)) = (run, elements.last()) {
-        patch.replace(kept_end.unwrap_or(start)..last.end, "");
-    }
 }
 
 #[cfg(test)]
