@@ -8,6 +8,7 @@ mod entry;
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use config::{Block, Config};
 use sha2::{Digest, Sha256};
@@ -47,8 +48,14 @@ fn settings(config: &Config) -> Settings {
         } else {
             0
         },
+        fallback_models: config.models.fallback_models.iter().map(fallbacks).collect(),
         ..Settings::default()
     }
+}
+
+fn fallbacks((model, list): (&String, &Vec<String>)) -> (String, Arc<[Arc<str>]>) {
+    let list = list.iter().map(|name| Arc::from(name.trim())).collect();
+    (model.trim().to_ascii_lowercase(), list)
 }
 
 /// How the keys of a list are used; `None`: not at all yet.
@@ -183,7 +190,7 @@ mod tests {
             "claude-api-key: [{api-key: a}, {api-key: b}, {api-key: c, excluded-models: [x]},\n\
               {api-key: d, models: [{name: m}]}, {api-key: e, models: [{name: m}]}, {api-key: f, models: [{name: m, alias: m, image: true}]}]\n",
         );
-        let same = |a: usize, b: usize| std::sync::Arc::ptr_eq(&specs[a].models, &specs[b].models);
+        let same = |a: usize, b: usize| Arc::ptr_eq(&specs[a].models, &specs[b].models);
         assert!(same(0, 1) && same(3, 4));
         assert!(!same(0, 2) && !same(3, 5) && !same(0, 3));
     }

@@ -14,7 +14,8 @@
 //! | 6 reply | `reply.rs` | upstream bytes → client bytes |
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
-//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun. `client.rs` is
+//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `fallback.rs` says
+//! which model they are run for. `client.rs` is
 //! whoever asked; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
 //! are answered here.
 //!
@@ -30,6 +31,7 @@ mod count;
 pub mod endpoint;
 pub mod error;
 mod exchange;
+mod fallback;
 mod forward;
 mod health;
 mod models;

@@ -45,6 +45,11 @@ pub(super) enum Ended {
         /// The upstream's connection can carry another request.
         reusable: bool,
     },
+    /// It is complete, has no content and was refused for that; the client got nothing.
+    Empty {
+        /// The upstream's connection can carry another request.
+        reusable: bool,
+    },
     /// The upstream broke after the client got a part; the client was told.
     Broken(Failure),
     /// The upstream broke before the client got anything.
@@ -78,6 +83,8 @@ pub(super) struct Pump<'p, 'c> {
     pub on_commit: &'p mut (dyn FnMut() + Send),
     /// Extra headers of the answer.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// An answer without content is not sent: something better can be tried.
+    pub refuse_empty: bool,
     committed: bool,
     /// Content has come: what waits may go out.
     good: bool,
@@ -119,6 +126,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             shape,
             on_commit,
             headers: Vec::new(),
+            refuse_empty: false,
             committed: false,
             good: false,
             started: now,
@@ -149,6 +157,9 @@ impl<'p, 'c> Pump<'p, 'c> {
                     }
                 }
                 Flow::Good => self.good = true,
+                Flow::Done if self.is_refused() => {
+                    return Ended::Empty { reusable: over || drain(upstream).await };
+                }
                 Flow::Done => {
                     return match self.complete().await {
                         Ok(()) => Ended::Complete { reusable: over || drain(upstream).await },
@@ -164,11 +175,16 @@ impl<'p, 'c> Pump<'p, 'c> {
     pub(super) async fn whole(&mut self, body: &[u8]) -> Ended {
         match self.reply.whole(body) {
             Flow::Failed(failure) => Ended::Missed(failure),
+            _ if self.is_refused() => Ended::Empty { reusable: true },
             _ => match self.complete().await {
                 Ok(()) => Ended::Complete { reusable: true },
                 Err(error) => Ended::Gone(error),
             },
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refuse_empty && !self.committed && self.reply.is_empty()
     }
 
     /// The next chunk. What waits to be sent goes out when there is none yet.

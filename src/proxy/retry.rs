@@ -7,12 +7,13 @@
 use super::client::Client;
 use super::count;
 use super::error::ProxyError;
+use super::fallback::Course;
 use super::forward::{Missed, Opened, forward};
 use super::parse::Parsed;
 use super::record::Record;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::respond;
-use super::select::{Selected, select};
+use super::select::{Selected, again, select};
 use super::translate::{Prepared, translate};
 use crate::state::lanes::NoLane;
 use crate::state::{Snapshot, State, seconds};
@@ -22,10 +23,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Result};
-use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
+use pool::{Attempts, Class, Next, Outcome, Phase, Pick, Route, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::error::Failure;
+use wire::ir::Finish;
 use wire::translate::Reply;
 
 /// Largest whole answer that is read: a page of base64 pictures.
@@ -72,6 +74,16 @@ enum Attempt {
     Gone(BError),
 }
 
+/// What is done when nobody serves a model.
+enum Otherwise {
+    /// Something is left to try; the error is for the case that it fails too.
+    Go(Option<ProxyError>),
+    /// Nothing is.
+    End(Box<ProxyError>),
+    /// The client has left.
+    Gone(BError),
+}
+
 impl Exchange<'_, '_> {
     /// Runs attempts until one answers. An error is one to answer with.
     pub(super) async fn run(
@@ -79,47 +91,69 @@ impl Exchange<'_, '_> {
         route: Route,
         question: Question,
     ) -> std::result::Result<Result<()>, ProxyError> {
-        let mut attempts = Attempts::default();
+        let mut course = Course::new(route);
         let mut question = Some(question);
         let mut prepared: Option<Prepared> = None;
         let mut last: Option<ProxyError> = None;
         while let Some(asked) = question.as_ref() {
-            let seed = pick_seed(&self.record.seed, attempts.total());
-            match select(self.state, &route, &mut attempts, asked.session, seed) {
-                Selected::Wait(wait) => {
-                    if let Err(error) = self.pause(wait).await {
-                        return Ok(Err(error));
+            let seed = pick_seed(&self.record.seed, course.total());
+            let pick = match select(self.state, &course.route, &mut course.attempts, asked.session, seed) {
+                Selected::Pick(pick) => pick,
+                Selected::Nobody(error) => {
+                    match self.otherwise(&mut course, better(last.take(), *error), seed).await {
+                        Otherwise::Go(error) => last = error,
+                        Otherwise::End(error) => return Err(*error),
+                        Otherwise::Gone(error) => return Ok(Err(error)),
+                    }
+                    continue;
+                }
+            };
+            self.note_pick(&pick, course.total());
+            let operation = asked.parsed.call.operation;
+            if count::is_local(operation, &pick) {
+                return self.estimate(&asked.parsed).await;
+            }
+            let from = (self.state, self.snapshot);
+            let made = translate(asked, &course.route, &pick, prepared.take(), from, self.record)?;
+            prepared = Some(made);
+            let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut course));
+            match attempt.await {
+                Attempt::Answered => return Ok(Ok(())),
+                Attempt::Gone(error) => return Ok(Err(error)),
+                Attempt::Failed(verdict, error)
+                    if count::is_missing(operation, &verdict, &error)
+                        && let Some(asked) = question.as_ref() =>
+                {
+                    return self.estimate(&asked.parsed).await;
+                }
+                // What is the request's fault for a model that nobody asked for is the model's.
+                Attempt::Failed(verdict, error) if verdict.next == Next::Return => {
+                    let given_up = verdict.class != Class::Success && !course.route.is_fallback();
+                    if given_up {
+                        return Err(*error);
+                    }
+                    match self.otherwise(&mut course, *error, seed).await {
+                        Otherwise::Go(error) => last = error,
+                        Otherwise::End(error) => return Err(*error),
+                        Otherwise::Gone(error) => return Ok(Err(error)),
                     }
                 }
-                Selected::Nobody(error) => return Err(better(last, *error)),
-                Selected::Pick(pick) => {
-                    self.note_pick(&pick, attempts.total());
-                    let operation = asked.parsed.call.operation;
-                    if count::is_local(operation, &pick) {
-                        return self.estimate(&asked.parsed).await;
-                    }
-                    let from = (self.state, self.snapshot);
-                    let made = translate(asked, &route, &pick, prepared.take(), from, self.record)?;
-                    prepared = Some(made);
-                    let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
-                    match attempt.await {
-                        Attempt::Answered => return Ok(Ok(())),
-                        Attempt::Gone(error) => return Ok(Err(error)),
-                        Attempt::Failed(verdict, error)
-                            if count::is_missing(operation, &verdict, &error)
-                                && let Some(asked) = question.as_ref() =>
-                        {
-                            return self.estimate(&asked.parsed).await;
-                        }
-                        Attempt::Failed(verdict, error) if verdict.next == Next::Return => {
-                            return Err(*error);
-                        }
-                        Attempt::Failed(_, error) => last = Some(*error),
-                    }
-                }
+                Attempt::Failed(_, error) => last = Some(*error),
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Nobody serves the model: another model, else another round, else the end.
+    async fn otherwise(&mut self, course: &mut Course, error: ProxyError, seed: u64) -> Otherwise {
+        let Err(error) = course.turn(error, self.state, self.record) else { return Otherwise::Go(None) };
+        match again(self.state, &course.route, &mut course.attempts, seed) {
+            None => Otherwise::End(error),
+            Some(wait) => match self.pause(wait).await {
+                Ok(()) => Otherwise::Go(Some(*error)),
+                Err(gone) => Otherwise::Gone(gone),
+            },
+        }
     }
 
     /// Answers a count here.
@@ -155,12 +189,14 @@ impl Exchange<'_, '_> {
         mut pick: Pick,
         question: &mut Option<Question>,
         prepared: &mut Option<Prepared>,
-        attempts: &mut Attempts,
+        course: &mut Course,
     ) -> Attempt {
+        let mut refuse_empty = false;
         let opened = {
             let (Some(asked), Some(made)) = (question.as_ref(), prepared.as_ref()) else {
                 return Attempt::Answered;
             };
+            refuse_empty |= course.refuses_empty(asked.parsed.call.operation, self.state);
             let plan = made.plan.clone();
             match self.open(&pick, asked, made).await {
                 Ok((opened, lane)) => Ok((opened, lane, plan)),
@@ -169,7 +205,7 @@ impl Exchange<'_, '_> {
         };
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
-            Err(missed) => return self.missed(pick, missed, attempts),
+            Err(missed) => return self.missed(pick, missed, &mut course.attempts),
         };
         let mut reply = Reply::new(&plan);
         let request_id = self.record.facts.request_id.clone();
@@ -183,8 +219,10 @@ impl Exchange<'_, '_> {
             state.pool.confirm(&mut pick);
         };
         let mut pump = Pump::new(self.client, &mut reply, pace(self.snapshot), shape, &mut on_commit);
+        pump.refuse_empty = refuse_empty;
+        pump.headers.extend(course.header());
         let ended = move_answer(&mut pump, opened, state, &lane).await;
-        self.ended(pick, ended, &reply, plan.stream, attempts)
+        self.ended(pick, ended, &reply, plan.stream, &mut course.attempts)
     }
 
     /// Finds the way and sends.
@@ -262,11 +300,20 @@ impl Exchange<'_, '_> {
     ) -> Attempt {
         self.record.usage(reply.usage());
         self.record.facts.stream = stream;
+        if matches!(ended, Ended::Complete { .. } | Ended::Empty { .. }) && reply.is_empty() {
+            self.note_empty(&pick, reply);
+        }
         match ended {
             Ended::Complete { .. } => {
                 self.record.facts.status = 200;
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
+            }
+            Ended::Empty { .. } => {
+                // The credential has done its work.
+                let verdict = self.report(pick, &Outcome::Success, attempts);
+                let failure = Failure::new(502, "the model answered without content");
+                Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
             }
             Ended::Gone(error) => {
                 self.report(pick, &Outcome::ClientGone, attempts);
@@ -283,6 +330,17 @@ impl Exchange<'_, '_> {
                 Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
             }
         }
+    }
+
+    /// An answer had no content: all of it was thinking, or there was nothing.
+    fn note_empty(&self, pick: &Pick, reply: &Reply) {
+        let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+        self.state.metrics.empty(provider, model);
+        tracing::warn!(
+            request_id = %self.record.facts.request_id, provider = %provider, model = %model,
+            finish_reason = reply.finish().map_or("none", Finish::name),
+            "empty content: the model answered without text, calls or pictures"
+        );
     }
 
     fn report(&mut self, pick: Pick, outcome: &Outcome<'_>, attempts: &mut Attempts) -> Verdict {
@@ -312,7 +370,7 @@ async fn move_answer(pump: &mut Pump<'_, '_>, opened: Opened, state: &State, lan
         Err(Collected::Gone(error)) => Ended::Gone(error),
     };
     match &ended {
-        Ended::Complete { reusable: true } => {
+        Ended::Complete { reusable: true } | Ended::Empty { reusable: true } => {
             state.connector.release_http_session(upstream, lane, lane.idle()).await;
         }
         // Closes an HTTP/1.1 connection, resets an HTTP/2 stream: the upstream stops working for nobody.

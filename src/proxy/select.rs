@@ -15,9 +15,7 @@ use std::time::Duration;
 pub(super) enum Selected {
     /// This one serves.
     Pick(Box<Pick>),
-    /// Another round begins after this wait.
-    Wait(Duration),
-    /// Nobody serves any more. The error holds unless the request has a better one from an attempt.
+    /// Nobody serves in this round. The error holds unless the request has a better one from an attempt.
     Nobody(Box<ProxyError>),
 }
 
@@ -32,11 +30,13 @@ pub(super) fn select(
     let now = state.now();
     match state.pool.pick(route, attempts, session, now, seed) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
-        Err(nobody) => match state.pool.next_round(route, attempts, now, seed) {
-            Some(wait_ms) => Selected::Wait(Duration::from_millis(wait_ms)),
-            None => Selected::Nobody(Box::new(error(&nobody, route))),
-        },
+        Err(nobody) => Selected::Nobody(Box::new(error(&nobody, route))),
     }
+}
+
+/// Begins another round, if one is worth it: the wait before it.
+pub(super) fn again(state: &State, route: &Route, attempts: &mut Attempts, seed: u64) -> Option<Duration> {
+    state.pool.next_round(route, attempts, state.now(), seed).map(Duration::from_millis)
 }
 
 fn error(nobody: &NoPick, route: &Route) -> ProxyError {

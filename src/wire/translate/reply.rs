@@ -12,11 +12,12 @@ use crate::Protocol;
 use crate::error::Failure;
 use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
-use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
+use crate::ir::{BlockKind, Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::json::{self, Json};
 use crate::openai_responses::Collect;
 use crate::sse;
 use crate::target::Operation;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Where an answer stands after a step.
@@ -73,18 +74,27 @@ struct Watch {
     done: bool,
     failure: Option<Failure>,
     finish: Option<Finish>,
-    /// Bytes of visible content, to tell empty answers.
-    content: u64,
+    /// Blocks that hold thinking.
+    thinking: SmallVec<[u32; 4]>,
+    /// Text, a call or a picture has come.
+    content: bool,
 }
 
 impl Watch {
     fn note(&mut self, event: &Event<'_>) {
         match event {
-            Event::Open { .. } => self.good = true,
-            Event::Delta {
-                delta: Delta::Text(text) | Delta::Arguments(text) | Delta::Data(text), ..
-            } => {
-                self.content += text.len() as u64;
+            Event::Open { block, kind, .. } => {
+                self.good = true;
+                match kind {
+                    BlockKind::Reasoning { .. } => self.thinking.push(*block),
+                    BlockKind::Text | BlockKind::Refusal => {}
+                    BlockKind::Tool { .. } | BlockKind::Image { .. } | BlockKind::Server { .. } => {
+                        self.content = true;
+                    }
+                }
+            }
+            Event::Delta { block, delta: Delta::Text(text) } if !self.content => {
+                self.content = !text.is_empty() && !self.thinking.contains(block);
             }
             Event::Usage(usage) => self.usage.merge(usage),
             Event::Finish { reason, .. } => {
@@ -298,9 +308,12 @@ impl Reply {
         self.watch.finish
     }
 
-    /// Whether no visible content came.
+    /// Whether an answer that is complete has nothing to show: no text, no call, no picture, and neither a
+    /// filter nor a refusal that would explain it.
     pub fn is_empty(&self) -> bool {
-        self.watch.content == 0
+        matches!(self.plan.operation, Operation::Generate | Operation::Completion)
+            && !self.watch.content
+            && !matches!(self.watch.finish, Some(Finish::Filter | Finish::Refusal))
     }
 }
 
