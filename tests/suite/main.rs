@@ -13,5 +13,6 @@ mod data_path;
 mod faults;
 mod local_answers;
 mod reload;
+mod rules;
 mod shared;
 mod streams;
