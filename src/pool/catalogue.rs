@@ -94,7 +94,7 @@ impl From<Line> for Facts {
             name: line.name.into(),
             owned_by: line.owned_by.into(),
             created: line.created,
-            card: Card { thinking, max_output: line.max_output, context: line.context },
+            card: Card { thinking, max_output: line.max_output, context: line.context, ..Card::default() },
             input: line.input.into_iter().map(Arc::from).collect(),
             output: line.output.into_iter().map(Arc::from).collect(),
         }

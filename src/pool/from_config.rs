@@ -5,6 +5,7 @@
 //! checked when it was loaded.
 
 mod entry;
+mod overrides;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -100,6 +101,7 @@ fn convert(config: &Config) -> (Vec<CredentialSpec>, Vec<String>) {
     for block in &config.providers.openai_compatibility {
         specs.extend(maker.compat(block));
     }
+    overrides::apply(&mut specs, &config.models.model_overrides);
     let mut seen: HashMap<String, u32> = HashMap::new();
     for spec in &mut specs {
         if spec.models.models().is_empty() && !spec.disabled {

@@ -15,7 +15,7 @@ use pool::{Pick, Route};
 use std::borrow::Cow;
 use std::sync::Arc;
 use wire::payload;
-use wire::target::{Operation, Profile};
+use wire::target::{Card, Operation, Profile};
 use wire::thinking::{Mode, split_suffix};
 use wire::translate::{Job, Plan};
 
@@ -34,6 +34,7 @@ pub(super) struct Prepared {
 struct MadeFor {
     profile: Profile,
     model: Arc<str>,
+    card: Card,
     thinking: Option<Mode>,
     shown: bool,
 }
@@ -52,6 +53,7 @@ pub(super) fn translate(
     let made_for = MadeFor {
         profile: pick.credential().kind.profile(),
         model: Arc::clone(&model.upstream),
+        card: model.card.clone(),
         thinking: pick.thinking(route.thinking()),
         shown: model.force_mapping,
     };

@@ -110,6 +110,8 @@ pub struct Card {
     pub max_output: Option<u64>,
     /// Most tokens it reads.
     pub context: Option<u64>,
+    /// It is asked for whole answers, of which streams are made here (`force-non-stream`).
+    pub whole_only: bool,
 }
 
 /// What a request is written for.

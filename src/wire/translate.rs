@@ -114,7 +114,7 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         ..Context::default()
     };
     let whole = matches!(job.operation, Operation::CountTokens | Operation::Compact);
-    let stream = !whole && (job.stream || job.profile.streams_only());
+    let stream = !whole && (job.profile.streams_only() || (job.stream && !job.card.whole_only));
     let mut target = Target {
         profile: job.profile,
         model: job.model,

@@ -21,7 +21,7 @@ use crate::model::{ModelSet, ModelSpec};
 use crate::rules::{ErrorRule, RuleAction};
 
 /// `*` stands for anything, and nothing else is special.
-type Pattern = WildMatchPattern<'*', '\0'>;
+pub(super) type Pattern = WildMatchPattern<'*', '\0'>;
 
 /// What a set of models is made of: the channel, the entry's list (empty: the channel's catalogue), patterns.
 type Served<'c> = (&'static str, &'c [ModelEntry], &'c [String]);
@@ -231,17 +231,13 @@ fn model(entry: &ModelEntry, channel: &str) -> ModelSpec {
     let plain = ModelSpec::new(&entry.name, &entry.alias);
     let facts = catalogue::lookup(channel, &plain.upstream);
     let known = facts.map(Facts::spec).unwrap_or_default();
-    let kinds = |configured: &[String], known: &Arc<[Arc<str>]>| match configured {
-        [] => Arc::clone(known),
-        some => some.iter().map(|kind| Arc::from(kind.as_str())).collect(),
-    };
     ModelSpec {
         card: Card {
             thinking: entry.thinking.as_ref().map_or(known.card.thinking, config::ThinkingBounds::support),
             context: (entry.max_context_length > 0)
                 .then_some(entry.max_context_length)
                 .or(known.card.context),
-            max_output: known.card.max_output,
+            ..known.card
         },
         force_mapping: entry.force_mapping,
         image: entry.image || known.image,
@@ -255,5 +251,13 @@ fn model(entry: &ModelEntry, channel: &str) -> ModelSpec {
         input: kinds(&entry.input_modalities, &known.input),
         output: kinds(&entry.output_modalities, &known.output),
         ..plain
+    }
+}
+
+/// Kinds of content as configured, or as known where nothing is.
+pub(super) fn kinds(configured: &[String], known: &Arc<[Arc<str>]>) -> Arc<[Arc<str>]> {
+    match configured {
+        [] => Arc::clone(known),
+        some => some.iter().map(|kind| Arc::from(kind.as_str())).collect(),
     }
 }

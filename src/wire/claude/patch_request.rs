@@ -45,6 +45,9 @@ pub(super) fn patch<'a>(
         patch.replace(span, model);
     }
     let root = body.iter().position(|b| *b == b'{').unwrap_or_default();
+    if head.stream && !target.stream {
+        patch.remove(root, "stream");
+    }
     let mut found = Found { root, ..Found::default() };
     for member in scanned(body, &head.members) {
         match member.key {

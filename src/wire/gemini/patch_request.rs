@@ -281,7 +281,7 @@ mod tests {
 
     fn card(budget: Option<(u32, u32)>, off: bool, auto: bool, levels: &[Level]) -> Card {
         let bounds = Bounds { budget, off, auto, levels: levels.to_vec() };
-        Card { thinking: Support::Bounded(bounds), max_output: Some(64000), context: None }
+        Card { thinking: Support::Bounded(bounds), max_output: Some(64000), context: None, ..Card::default() }
     }
 
     fn patched(body: &str, target: &Target<'_>) -> String {

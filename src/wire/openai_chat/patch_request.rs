@@ -40,7 +40,10 @@ pub(super) fn patch<'a>(
             patch.replace(span, name);
         }
     }
-    if target.stream && !head.include_usage {
+    if head.stream && !target.stream {
+        patch.remove(0, "stream");
+        patch.remove(0, "stream_options");
+    } else if target.stream && !head.include_usage {
         let options = present.iter().find(|member| member.key == b"stream_options");
         match options {
             Some(options) if body.get(options.value.start) == Some(&b'{') => {

@@ -137,5 +137,10 @@ fn card(facts: ModelFacts) -> Card {
         auto: facts.auto,
         levels: facts.levels.iter().filter_map(|word| Level::parse(word)).collect(),
     };
-    Card { thinking: Support::Bounded(bounds), max_output: facts.max_output, context: None }
+    Card {
+        thinking: Support::Bounded(bounds),
+        max_output: facts.max_output,
+        context: None,
+        ..Card::default()
+    }
 }
