@@ -62,7 +62,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    crate::observe::log::start(loaded.config.logging.debug);
+    crate::observe::log::start(&loaded.config.logging);
+    if loaded.demo.is_none() {
+        reload::log_to(&loaded.config.logging, Path::new(&loaded.origin));
+    }
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port);
     crate::observe::log::flush();

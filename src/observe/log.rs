@@ -1,11 +1,14 @@
 //! The log: one subscriber for our events and Pingora's, and the access lines beside it.
 //!
-//! Enters: the level. Leaves: lines on standard output, collected for [`HOLD`] at most and written by a
-//! thread of their own: a request never waits for whoever reads the log. May go wrong: a reader that does
-//! not read; then lines are dropped and the next one says how many.
+//! Enters: the level, and whether files are wanted. Leaves: lines on standard output or in files, collected
+//! for [`HOLD`] at most and written by a thread of their own: a request never waits for whoever reads the log.
+//! May go wrong: a reader that does not read; then lines are dropped and the next one says how many. A disk
+//! that is full; then lines go to standard output.
 
+use super::file::Files;
 use parking_lot::{Condvar, Mutex};
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tracing::Level;
@@ -19,9 +22,10 @@ const HOLD: Duration = Duration::from_millis(50);
 /// Most bytes that wait to be written.
 const MOST: usize = 4 << 20;
 
-/// Starts logging. `CLIPROXY_LOG` takes `tracing` filters and wins over `debug`.
-pub fn start(debug: bool) {
-    let level = if debug { "debug" } else { "info" };
+/// Starts logging, on standard output until [`into_files`]. `CLIPROXY_LOG` takes `tracing` filters and wins
+/// over `debug`.
+pub fn start(logging: &config::Logging) {
+    let level = if logging.debug { "debug" } else { "info" };
     // Pingora says of each broken connection what the access line says better.
     let default = format!(
         "{level},pingora_core=error,pingora_proxy=off,pingora_pool=error,h2=warn,hyper=warn,rustls=warn"
@@ -30,10 +34,20 @@ pub fn start(debug: bool) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(io::stdout().is_terminal())
+        .with_ansi(!logging.logging_to_file && io::stdout().is_terminal())
         .with_writer(Lines);
     // A second subscriber is refused: an embedding program has its own.
     let _ = subscriber.try_init();
+}
+
+/// Writes into files below `folder` from now on (`most` bytes of all of them; 0: no bound), or to standard
+/// output.
+pub fn into_files(folder: Option<(PathBuf, u64)>) -> io::Result<()> {
+    let files = folder.map(|(folder, most)| Files::open(folder, most)).transpose()?;
+    // What was said before stays where it was said.
+    flush();
+    *SINK.files.lock() = files;
+    Ok(())
 }
 
 /// Writes the line of a finished request. It is no `tracing` event: those are formatted and escaped letter by
@@ -66,7 +80,8 @@ pub fn flush() {
 static SINK: LazyLock<Sink> = LazyLock::new(|| {
     // Without the thread lines are written where they are made.
     let threaded = std::thread::Builder::new().name("log".to_owned()).spawn(|| SINK.run()).is_ok();
-    Sink { waiting: Mutex::default(), arrived: Condvar::new(), writing: Mutex::new(()), threaded }
+    let waiting = Mutex::default();
+    Sink { waiting, arrived: Condvar::new(), writing: Mutex::new(()), files: Mutex::default(), threaded }
 });
 
 /// Lines that wait to be written.
@@ -75,6 +90,8 @@ struct Sink {
     arrived: Condvar,
     /// Held while lines are on their way out, so that they stay in order and the last flush waits for them.
     writing: Mutex<()>,
+    /// Where lines go; none: to standard output.
+    files: Mutex<Option<Files>>,
     threaded: bool,
 }
 
@@ -125,9 +142,12 @@ impl Sink {
     fn write(&self, spare: &mut Vec<u8>) {
         let writing = self.writing.lock();
         std::mem::swap(spare, &mut self.waiting.lock().bytes);
-        let mut out = io::stdout().lock();
-        // Nobody is left to tell.
-        let _ = out.write_all(spare).and_then(|()| out.flush());
+        let filed = self.files.lock().as_mut().is_some_and(|files| files.write(spare).is_ok());
+        if !filed {
+            let mut out = io::stdout().lock();
+            // Nobody is left to tell.
+            let _ = out.write_all(spare).and_then(|()| out.flush());
+        }
         drop(writing);
         spare.clear();
     }

@@ -82,7 +82,9 @@ pub(super) fn translate(
         seed: &record.seed,
         project: "",
     };
-    let wire::translate::Prepared { body, plan, losses, .. } = wire::translate::prepare(&job)?;
+    let made = wire::translate::prepare(&job)?;
+    tell_thinking(&made, &made_for, record);
+    let wire::translate::Prepared { body, plan, losses, .. } = made;
     let body = match body {
         // Nothing had to change: the client's own bytes go on.
         Cow::Borrowed(_) => parsed.body.clone(),
@@ -94,6 +96,22 @@ pub(super) fn translate(
         None => body,
     };
     Ok(Prepared { body, plan, made_for })
+}
+
+/// Says in the log what became of the client's wish to think. The phrases are CLIProxyAPI's: its runbooks
+/// search for them.
+fn tell_thinking(made: &wire::translate::Prepared<'_>, made_for: &MadeFor, record: &Record) {
+    if made.asked_thinking.is_none() && made.thinking.is_none() {
+        return;
+    }
+    let (request_id, model) = (&record.facts.request_id, &made_for.model);
+    let words = |mode: Option<Mode>| mode.map_or_else(|| "unset".to_owned(), |mode| mode.to_string());
+    tracing::debug!(
+        %request_id, %model, thinking = words(made.asked_thinking), "thinking: original config from request"
+    );
+    tracing::debug!(
+        %request_id, %model, thinking = words(made.thinking), "thinking: processed config to apply"
+    );
 }
 
 /// The body as the operator's rules want it; `None`: as it is. Counts are left alone: what a rule sets for an

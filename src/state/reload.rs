@@ -6,6 +6,7 @@
 //! then nothing changes.
 
 use super::State;
+use crate::observe::log;
 use config::Config;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::io::Read;
@@ -82,7 +83,19 @@ impl Watched {
         for unserved in pool::unserved(&loaded.config) {
             tracing::warn!("{name}: {unserved}");
         }
+        log_to(&loaded.config.logging, &self.file);
         Outcome::Applied(put_in_force(loaded.config, state))
+    }
+}
+
+/// Writes the log where the configuration in `file` wants it: by default into `logs` beside it.
+pub fn log_to(logging: &config::Logging, file: &Path) {
+    let name = if logging.log_dir.trim().is_empty() { "logs" } else { logging.log_dir.trim() };
+    let folder = file.parent().unwrap_or(Path::new("")).join(name);
+    let most = logging.logs_max_total_size_mb.saturating_mul(1 << 20);
+    let wanted = logging.logging_to_file.then(|| (folder.clone(), most));
+    if let Err(error) = log::into_files(wanted) {
+        tracing::error!("the log is not written to {}: {error}", folder.display());
     }
 }
 

@@ -10,6 +10,7 @@
 
 use crate::Protocol;
 use crate::ir::{LossKind, Losses};
+use std::fmt;
 
 /// What a client asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +144,18 @@ impl Mode {
             0 => Self::Off,
             1.. => Self::Budget(u32::try_from(tokens).unwrap_or(u32::MAX)),
             _ => Self::Auto,
+        }
+    }
+}
+
+/// As the suffix spells it: `none`, `auto`, a level, a number of tokens.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("none"),
+            Self::Auto => f.write_str("auto"),
+            Self::Level(level) => f.write_str(level.name()),
+            Self::Budget(tokens) => tokens.fmt(f),
         }
     }
 }
@@ -282,6 +295,13 @@ mod tests {
         assert_eq!(split_suffix("m"), ("m", None));
         assert_eq!(split_suffix("(x)"), ("(x)", None));
         assert_eq!(split_suffix("a(b)(low)"), ("a(b)", Some(Mode::Level(Level::Low))));
+    }
+
+    #[test]
+    fn a_mode_reads_as_it_is_written() {
+        for mode in [Mode::Off, Mode::Auto, Mode::Level(Level::Xhigh), Mode::Budget(77)] {
+            assert_eq!(Mode::parse(&mode.to_string()), Some(mode));
+        }
     }
 
     #[test]

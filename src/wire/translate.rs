@@ -66,6 +66,8 @@ pub struct Prepared<'j> {
     pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
+    /// How much the client asked the model to think, as far as the body was read or the name said.
+    pub asked_thinking: Option<Mode>,
     /// How much the model is asked to think.
     pub thinking: Option<Mode>,
 }
@@ -123,11 +125,14 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         thinking: None,
         project: job.project,
     };
+    let mut asked_thinking = job.suffix;
     let body = if job.same_format() {
         target.thinking = thinking::plan(job.suffix, &job.card.thinking, job.client, &mut losses);
         formats::patch_request(job, &target, &mut losses)?
     } else {
-        Cow::Owned(rewrite(job, &mut target, &mut context, &mut losses)?)
+        let (body, asked) = rewrite(job, &mut target, &mut context, &mut losses)?;
+        asked_thinking = asked;
+        Cow::Owned(body)
     };
     let plan = Plan {
         client: job.client,
@@ -139,16 +144,16 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         framing: job.framing,
         context: Arc::new(context),
     };
-    Ok(Prepared { body, plan, losses, thinking: target.thinking })
+    Ok(Prepared { body, plan, losses, asked_thinking, thinking: target.thinking })
 }
 
-/// Reads the client's body and writes the upstream's.
+/// Reads the client's body and writes the upstream's. Tells also how much thinking was asked for.
 fn rewrite(
     job: &Job<'_>,
     target: &mut Target<'_>,
     context: &mut Context,
     losses: &mut Losses,
-) -> Result<Vec<u8>, WireError> {
+) -> Result<(Vec<u8>, Option<Mode>), WireError> {
     let protocol = job.profile.protocol();
     let mut request = formats::read_operation(job, losses)?;
     request.stream = job.stream;
@@ -160,7 +165,8 @@ fn rewrite(
     context.hide_reasoning = request.thinking.visible == Some(false);
     context.legacy_functions = request.legacy_functions;
     context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
-    formats::write_request(job.operation, &request, target, context, losses)
+    let body = formats::write_request(job.operation, &request, target, context, losses)?;
+    Ok((body, request.thinking.mode))
 }
 
 /// Counts the tokens of a client's body here, about: for upstreams that do not count.

@@ -1,7 +1,8 @@
 //! What the operator's rules change on the way: `payload`, `force-mapping`, `fallback-models`.
 
 use crate::shared::{
-    CHAT, CLAUDE, FORMATS, RESPONSES, all_kinds, chat_keys, good, proxy, stream, text_of, wants_stream, whole,
+    CHAT, CLAUDE, FORMATS, RESPONSES, all_kinds, chat_keys, events, good, proxy, stream, text_of,
+    wants_stream, whole,
 };
 use testkit::proxy::{KEY, Proxy};
 use testkit::upstream::{Seen, Step, Upstream, chunk, chunk_end, json, stream_head};
@@ -83,7 +84,7 @@ fn payload_rules_apply_to_translated_bodies_of_every_kind_of_upstream() {
                 match kind {
                     "claude" => assert_eq!(sent["max_tokens"], 7, "{case}"),
                     "gemini" => {
-                        assert_eq!(sent["generationConfig"]["thinkingConfig"]["thinkingBudget"], 0, "{case}")
+                        assert_eq!(sent["generationConfig"]["thinkingConfig"]["thinkingBudget"], 0, "{case}");
                     }
                     _ => {}
                 }
@@ -273,4 +274,121 @@ fn a_stream_that_has_begun_is_never_replaced() {
     let answer = proxy.post(CHAT.path, &CHAT.body("a", true));
     assert!(answer.text().contains("\"hm\"") && answer.text().contains("[DONE]"), "{}", answer.text());
     assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
+fn row_60_a_model_that_is_asked_for_whole_answers_only_still_streams_to_clients() {
+    let upstream = good();
+    let overrides = "model-overrides: [{match: '*/m', force-non-stream: true}]\n";
+    let proxy = proxy(&format!("{}{overrides}", all_kinds(&upstream.url())));
+    for kind in ["chat", "claude", "gemini"] {
+        for format in &FORMATS {
+            let model = format!("{kind}/m");
+            let target = format.target(&model.replace('/', "%2F"), true);
+            let answer = proxy.post(&target, &format.body(&model, true));
+            let case = format!("{} client, {kind} upstream: {}", format.name, answer.text());
+            assert_eq!(text_of(format, &answer.text()), "Hello", "{case}");
+            assert!(answer.text().starts_with("data:") || answer.text().starts_with("event:"), "{case}");
+            let seen = last(&upstream);
+            assert!(!wants_stream(&seen) && seen.json().get("stream_options").is_none(), "{case}");
+        }
+    }
+}
+
+#[test]
+fn what_the_operator_says_of_a_model_wins_over_the_catalogue() {
+    let upstream = good();
+    let config = format!(
+        "claude-api-key: [{{api-key: k, base-url: '{}/claude'}}]\n\
+         model-overrides:\n  - {{match: claude-sonnet-4-6, max-output-tokens: 4321}}\n  - {{match: 'claude-opus-*', thinking: {{}}}}\n",
+        upstream.url()
+    );
+    let proxy = proxy(&config);
+    // Claude wants a limit; a client that says none gets the model's.
+    proxy.post(CHAT.path, &CHAT.body("claude-sonnet-4-6", false));
+    assert_eq!(last(&upstream).json()["max_tokens"], 4321);
+    let body = CHAT
+        .body("claude-opus-4-6", false)
+        .replace("\"messages\"", "\"reasoning_effort\":\"high\",\"messages\"");
+    proxy.post(CHAT.path, &body);
+    let sent = last(&upstream).json();
+    assert!(sent.get("thinking").is_none() && sent.get("output_config").is_none(), "{sent}");
+}
+
+#[test]
+fn row_101_the_usage_of_a_responses_stream_is_where_that_of_a_whole_answer_is() {
+    const USAGE: &str = r#""tools":[],"usage":{"input_tokens":3,"output_tokens":2,"total_tokens":5}"#;
+    let upstream = Upstream::start(|seen| match (seen.path.starts_with("/responses"), wants_stream(seen)) {
+        (true, _) => {
+            let ended = |event: &String| event.contains("event: response.completed");
+            let with_usage = |event: &String| event.replace(r#""tools":[]"#, USAGE);
+            let all = events(&seen.path);
+            let all = all.iter().map(|event| if ended(event) { with_usage(event) } else { event.clone() });
+            let all: String = all.collect();
+            vec![stream_head(), chunk(&all), chunk_end()]
+        }
+        (false, true) => stream(&seen.path),
+        (false, false) => whole(&seen.path),
+    });
+    let proxy = proxy(&all_kinds(&upstream.url()));
+    for kind in ["responses", "claude"] {
+        let model = format!("{kind}/m");
+        let usage = |text: &str| {
+            let lines = text.lines().map(|line| line.strip_prefix("data: ").unwrap_or(line));
+            let documents = lines.filter(|line| line.starts_with('{'));
+            let mut found = documents.filter_map(|line| {
+                let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                value.get("usage").filter(|usage| !usage.is_null()).map(|usage| usage["total_tokens"].clone())
+            });
+            found.next_back()
+        };
+        let whole = proxy.post(RESPONSES.path, &RESPONSES.body(&model, false)).text();
+        let streamed = proxy.post(RESPONSES.path, &RESPONSES.body(&model, true)).text();
+        assert_eq!(usage(&whole), Some(5.into()), "{kind}: {whole}");
+        assert_eq!(usage(&streamed), Some(5.into()), "{kind}: {streamed}");
+    }
+}
+
+#[test]
+fn row_126_sparse_results_of_calls_reach_the_upstream_with_content() {
+    let upstream = good();
+    let proxy = proxy(&all_kinds(&upstream.url()));
+    for kind in ["claude", "chat", "responses"] {
+        for content in ["", r#","content":null"#, r#","content":[]"#, r#","content":"ok""#] {
+            let body = format!(
+                r#"{{"model":"{kind}/m","max_tokens":10,"messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":[{{"type":"tool_use","id":"t1","name":"f","input":{{}}}}]}},{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t1"{content}}}]}}]}}"#
+            );
+            let answer = proxy.post(CLAUDE.path, &body);
+            assert_eq!(answer.head.status, 200, "{kind} {content}: {}", answer.text());
+            let sent = last(&upstream).json();
+            let result = match kind {
+                "claude" => &sent["messages"][2]["content"][0]["content"],
+                "chat" => &sent["messages"][2]["content"],
+                _ => &sent["input"][2]["output"],
+            };
+            assert!(result.is_string() || result.is_array(), "{kind} {content}: {sent}");
+        }
+    }
+}
+
+#[test]
+fn row_116_the_log_goes_to_files_and_says_what_became_of_thinking() {
+    let upstream = good();
+    let config = "debug: true\nlogging-to-file: true\n";
+    let proxy = proxy(&format!("{config}{}", all_kinds(&upstream.url())));
+    let body =
+        CHAT.body("gemini/m", false).replace("\"messages\"", "\"reasoning_effort\":\"low\",\"messages\"");
+    assert_eq!(proxy.post(CHAT.path, &body).head.status, 200);
+    let file = proxy.folder().join("logs/main.log");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    while !read().contains("\"status_code\":200") {
+        assert!(std::time::Instant::now() < end, "{}", read());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let log = read();
+    for phrase in ["thinking: original config from request", "thinking: processed config to apply"] {
+        assert!(log.lines().any(|line| line.contains(phrase) && line.contains("thinking=")), "{log}");
+    }
+    assert!(!proxy.log().contains("status_code"), "not on standard output as well");
 }

@@ -1,12 +1,13 @@
 //! Same format: what has to go from `system` and `messages`, found on the bytes.
 //!
 //! Enters: the spans of both. Leaves: edits that remove thinking signed by another vendor, blank text blocks,
-//! and messages that are empty without them; the API refuses all three. May go wrong: nothing. Nothing is
-//! looked into before a search over the bytes has found a reason.
+//! and messages that are empty without them; the API refuses all three. Results of calls that have no content
+//! get an empty one. May go wrong: nothing. Nothing is looked into before a search over the bytes has found a
+//! reason.
 
 use crate::ir::{LossKind, Losses};
 use crate::json::{self, Path, parse_any};
-use crate::patch::{Patch, elements, members};
+use crate::patch::{Patch, elements, follows, members};
 use crate::signature::{Vendor, detect, unwrap_vertex};
 use memchr::memmem;
 use std::ops::Range;
@@ -35,7 +36,8 @@ pub(super) fn messages(
     losses: &mut Losses,
 ) -> bool {
     let thinking = body.get(span.clone()).is_some_and(|text| memmem::find(text, b"\"thinking\"").is_some());
-    if !thinking && !has_blank(body, &span, b"\"text\"") && !has_blank(body, &span, b"\"content\"") {
+    let blank = has_blank(body, &span, b"\"text\"") || has_blank(body, &span, b"\"content\"");
+    if !thinking && !blank && !has_bare_result(body, &span) {
         return false;
     }
     let (root, all) = (Path::Root, elements(body, span.start));
@@ -120,11 +122,7 @@ impl Content<'_, '_> {
                 false
             }
             Some(b"\"tool_result\"") => {
-                if let Some(content) = content.filter(|c| body.get(c.start) == Some(&b'[')) {
-                    let blocks = elements(body, content.start);
-                    let gone: Vec<bool> = blocks.iter().map(|b| is_blank_text(body, b.start)).collect();
-                    self.patch.remove_elements(&blocks, &gone);
-                }
+                self.clean_result(block, content);
                 false
             }
             Some(b"\"redacted_thinking\"") => {
@@ -141,6 +139,20 @@ impl Content<'_, '_> {
                 foreign
             }
             _ => false,
+        }
+    }
+
+    /// Cleans the result of a call. Servers that only speak this format want content in all of them.
+    fn clean_result(&mut self, block: usize, content: Option<Range<usize>>) {
+        let body = self.body;
+        match content {
+            Some(content) if body.get(content.start) == Some(&b'[') => {
+                let blocks = elements(body, content.start);
+                let gone: Vec<bool> = blocks.iter().map(|b| is_blank_text(body, b.start)).collect();
+                self.patch.remove_elements(&blocks, &gone);
+            }
+            Some(content) if body.get(content.start) != Some(&b'n') => {}
+            _ => self.patch.set(block, "content", "\"\""),
         }
     }
 
@@ -194,6 +206,14 @@ fn blanks(text: &[u8]) -> usize {
             _ => return at,
         }
     }
+}
+
+/// Whether there may be a result of a call without content, or with null: it does not follow the type.
+fn has_bare_result(body: &[u8], span: &Range<usize>) -> bool {
+    const TYPE: &[u8] = b"\"tool_result\"";
+    let text = body.get(span.clone()).unwrap_or_default();
+    memmem::find_iter(text, TYPE)
+        .any(|at| matches!(follows(body, span.start + at + TYPE.len(), b"content"), None | Some(b'n')))
 }
 
 /// Whether a member `key` (with quotes) somewhere in `span` is a string of blanks.
@@ -275,6 +295,26 @@ mod tests {
             r#"[{"role":"user","content":""}]"#,
         ] {
             assert_eq!(run(text, "claude-x").0, text);
+        }
+    }
+
+    #[test]
+    fn row_126_results_of_calls_have_content() {
+        let text = |before: &str, behind: &str| {
+            format!(
+                r#"[{{"role":"user","content":[{{{before}"type":"tool_result", "tool_use_id":"t"{behind}}},{{"type":"tool_result","tool_use_id":"u","content":"x"}}]}}]"#
+            )
+        };
+        for (before, behind, new_before, new_behind) in [
+            ("", "", r#""content":"","#, ""),
+            ("", r#","content":null"#, "", r#","content":"""#),
+            ("", r#" , "is_error":true"#, r#""content":"","#, r#" , "is_error":true"#),
+            (r#""content": null, "#, "", r#""content": "", "#, ""),
+            ("", r#","content":[]"#, "", r#","content":[]"#),
+            ("", r#","content":"ok""#, "", r#","content":"ok""#),
+            (r#""content":"ok","#, "", r#""content":"ok","#, ""),
+        ] {
+            assert_eq!(run(&text(before, behind), "claude-x").0, text(new_before, new_behind));
         }
     }
 

@@ -242,6 +242,7 @@ mod tests {
         }),
         max_output: Some(1000),
         context: None,
+        ..Card::default()
     });
 
     static BIG: LazyLock<Card> = LazyLock::new(|| Card { max_output: Some(64000), ..Card::default() });

@@ -400,7 +400,7 @@ impl Shown<'_> {
 }
 
 /// Figures that nobody reported are 0: the types require them.
-fn usage(o: &mut Object<'_>, counts: &Usage) {
+pub(super) fn usage(o: &mut Object<'_>, counts: &Usage) {
     o.uint("input_tokens", counts.prompt());
     o.object("input_tokens_details", |o| {
         o.uint("cached_tokens", counts.cache_read.unwrap_or(0));

@@ -11,7 +11,7 @@
 
 use super::ids::response_id;
 use super::write_events::Numbered;
-use super::write_output::{Body, Item, Outcome, Shown, State, redacted};
+use super::write_output::{Body, Item, Outcome, Shown, State, redacted, usage};
 use crate::error::Failure;
 use crate::frames::{Frames, Framing};
 use crate::ir::{BlockKind, Context, Delta, Event, Finish, Sink, ToolKind, Usage, WriteStream};
@@ -110,7 +110,13 @@ impl Writer {
             usage: (ended && (error.is_none() || !self.usage.is_unknown())).then_some(&self.usage),
             context: &self.context,
         };
-        self.out.event(name, |o| shown.write(o.key("response")));
+        self.out.event(name, |o| {
+            shown.write(o.key("response"));
+            if let Some(counts) = shown.usage {
+                // Beside OpenAI's place for it, where scripts look that read whole answers the same way.
+                o.object("usage", |o| usage(o, counts));
+            }
+        });
     }
 
     fn open(&mut self, block: u32, kind: &BlockKind<'_>) {
