@@ -20,6 +20,8 @@ struct Loaded {
     demo: Option<(Demo, String)>,
     /// Where it came from, to look for changes.
     file: Option<PathBuf>,
+    /// What was left out of it, or is not served.
+    warnings: Vec<String>,
 }
 
 /// The file that the arguments mean; `None`: the embedded default.
@@ -32,6 +34,11 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
 
 /// Reads a configuration file; mistakes and warnings go to standard error.
 pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
+    read_and_warn(file).map(|(config, _)| config)
+}
+
+/// The same, and the warnings.
+fn read_and_warn(file: &Path) -> Result<(Config, Vec<String>), ExitCode> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| {
         complain(&format!("{name}: cannot be read: {error}"));
@@ -39,13 +46,17 @@ pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
     })?;
     match config::load(&bytes) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                complain(&format!("warning: {}", warning.in_file(&name)));
+            let unserved = pool::unserved(&loaded.config).into_iter().map(|line| format!("{name}: {line}"));
+            let warnings: Vec<String> = loaded
+                .warnings
+                .iter()
+                .map(|warning| warning.in_file(&name).to_string())
+                .chain(unserved)
+                .collect();
+            for warning in &warnings {
+                complain(&format!("warning: {warning}"));
             }
-            for unserved in pool::unserved(&loaded.config) {
-                complain(&format!("warning: {name}: {unserved}"));
-            }
-            Ok(loaded.config)
+            Ok((loaded.config, warnings))
         }
         Err(broken) => {
             for notice in &broken.notices {
@@ -63,8 +74,12 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Err(code) => return code,
     };
     crate::observe::log::start(&loaded.config.logging);
-    if loaded.demo.is_none() {
-        reload::log_to(&loaded.config.logging, Path::new(&loaded.origin));
+    if let Some(file) = &loaded.file {
+        reload::log_to(&loaded.config.logging, file);
+    }
+    if loaded.config.logging.logging_to_file {
+        // Standard error has them; who reads files only has to find them there.
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port);
@@ -81,7 +96,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
-        return Ok(Loaded { config: read(&file)?, origin, demo: None, file: Some(file) });
+        let (config, warnings) = read_and_warn(&file)?;
+        return Ok(Loaded { config, origin, demo: None, file: Some(file), warnings });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -96,6 +112,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
             origin: "built in".to_owned(),
             demo: Some((demo, key)),
             file: None,
+            warnings: Vec::new(),
         }),
         Err(broken) => {
             complain(&format!("the built-in configuration is broken: {broken}"));
@@ -105,7 +122,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
-    let Loaded { config, origin, demo, file } = loaded;
+    let Loaded { config, origin, demo, file, warnings: _ } = loaded;
     let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);

@@ -17,7 +17,7 @@ use pingora::protocols::http::ServerSession;
 /// Header with the id of the request.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 const EXPOSED: HeaderValue =
-    HeaderValue::from_static("Location, Retry-After, X-Request-Id, OpenAI-Request-Id");
+    HeaderValue::from_static("Location, Retry-After, X-Request-Id, OpenAI-Request-Id, X-Fallback-Model");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

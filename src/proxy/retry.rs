@@ -74,6 +74,28 @@ enum Attempt {
     Gone(BError),
 }
 
+/// The end of a request: the client has its answer or has left, or an error to answer with.
+type Answered = std::result::Result<Result<()>, ProxyError>;
+
+/// What a request has tried.
+struct Tried {
+    course: Course,
+    /// The body of the last attempt.
+    prepared: Option<Prepared>,
+    /// Why the last attempt failed.
+    last: Option<ProxyError>,
+}
+
+/// What came of one turn.
+enum Turn {
+    /// The request is over.
+    Over(Answered),
+    /// The next credential.
+    Again,
+    /// Nobody serves the model any more.
+    Stuck(Box<ProxyError>),
+}
+
 /// What is done when nobody serves a model.
 enum Otherwise {
     /// Something is left to try; the error is for the case that it fails too.
@@ -86,62 +108,65 @@ enum Otherwise {
 
 impl Exchange<'_, '_> {
     /// Runs attempts until one answers. An error is one to answer with.
-    pub(super) async fn run(
-        &mut self,
-        route: Route,
-        question: Question,
-    ) -> std::result::Result<Result<()>, ProxyError> {
-        let mut course = Course::new(route);
+    pub(super) async fn run(&mut self, route: Route, question: Question) -> Answered {
+        let mut tried = Tried { course: Course::new(route), prepared: None, last: None };
         let mut question = Some(question);
-        let mut prepared: Option<Prepared> = None;
-        let mut last: Option<ProxyError> = None;
-        while let Some(asked) = question.as_ref() {
-            let seed = pick_seed(&self.record.seed, course.total());
-            let pick = match select(self.state, &course.route, &mut course.attempts, asked.session, seed) {
-                Selected::Pick(pick) => pick,
-                Selected::Nobody(error) => {
-                    match self.otherwise(&mut course, better(last.take(), *error), seed).await {
-                        Otherwise::Go(error) => last = error,
-                        Otherwise::End(error) => return Err(*error),
-                        Otherwise::Gone(error) => return Ok(Err(error)),
-                    }
-                    continue;
-                }
-            };
-            self.note_pick(&pick, course.total());
-            let operation = asked.parsed.call.operation;
-            if count::is_local(operation, &pick) {
-                return self.estimate(&asked.parsed).await;
-            }
-            let from = (self.state, self.snapshot);
-            let made = translate(asked, &course.route, &pick, prepared.take(), from, self.record)?;
-            prepared = Some(made);
-            let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut course));
-            match attempt.await {
-                Attempt::Answered => return Ok(Ok(())),
-                Attempt::Gone(error) => return Ok(Err(error)),
-                Attempt::Failed(verdict, error)
-                    if count::is_missing(operation, &verdict, &error)
-                        && let Some(asked) = question.as_ref() =>
-                {
-                    return self.estimate(&asked.parsed).await;
-                }
-                // What is the request's fault for a model that nobody asked for is the model's.
-                Attempt::Failed(verdict, error) if verdict.next == Next::Return => {
-                    let given_up = verdict.class != Class::Success && !course.route.is_fallback();
-                    if given_up {
-                        return Err(*error);
-                    }
-                    match self.otherwise(&mut course, *error, seed).await {
-                        Otherwise::Go(error) => last = error,
-                        Otherwise::End(error) => return Err(*error),
-                        Otherwise::Gone(error) => return Ok(Err(error)),
-                    }
-                }
-                Attempt::Failed(_, error) => last = Some(*error),
+        loop {
+            let seed = pick_seed(&self.record.seed, tried.course.total());
+            match self.once(&mut tried, &mut question, seed).await {
+                Turn::Over(answered) => return answered,
+                Turn::Again => {}
+                Turn::Stuck(error) => match self.otherwise(&mut tried.course, *error, seed).await {
+                    Otherwise::Go(error) => tried.last = error,
+                    Otherwise::End(error) => return Err(*error),
+                    Otherwise::Gone(error) => return Ok(Err(error)),
+                },
             }
         }
-        Ok(Ok(()))
+    }
+
+    /// Picks, translates and makes one attempt.
+    async fn once(&mut self, tried: &mut Tried, question: &mut Option<Question>, seed: u64) -> Turn {
+        let Some(asked) = question.as_ref() else { return Turn::Over(Ok(Ok(()))) };
+        let course = &mut tried.course;
+        let pick = match select(self.state, &course.route, &mut course.attempts, asked.session, seed) {
+            Selected::Pick(pick) => pick,
+            Selected::Nobody(error) => return Turn::Stuck(Box::new(better(tried.last.take(), *error))),
+        };
+        self.note_pick(&pick, course.total());
+        let operation = asked.parsed.call.operation;
+        if count::is_local(operation, &pick) {
+            return Turn::Over(self.estimate(&asked.parsed).await);
+        }
+        let from = (self.state, self.snapshot);
+        match translate(asked, &course.route, &pick, tried.prepared.take(), from, self.record) {
+            Ok(made) => tried.prepared = Some(made),
+            // What a request asks for is no fault of its own for a model that it did not ask for.
+            Err(error) if course.route.is_fallback() => return Turn::Stuck(Box::new(error)),
+            Err(error) => return Turn::Over(Err(error)),
+        }
+        match Box::pin(self.attempt(*pick, question, &mut tried.prepared, course)).await {
+            Attempt::Answered => Turn::Over(Ok(Ok(()))),
+            Attempt::Gone(error) => Turn::Over(Ok(Err(error))),
+            Attempt::Failed(verdict, error)
+                if count::is_missing(operation, &verdict, &error)
+                    && let Some(asked) = question.as_ref() =>
+            {
+                Turn::Over(self.estimate(&asked.parsed).await)
+            }
+            // An answer without content, or a fault that is the request's only for the model that it asked for.
+            Attempt::Failed(verdict, error)
+                if verdict.class == Class::Success
+                    || (verdict.next == Next::Return && tried.course.route.is_fallback()) =>
+            {
+                Turn::Stuck(error)
+            }
+            Attempt::Failed(verdict, error) if verdict.next == Next::Return => Turn::Over(Err(*error)),
+            Attempt::Failed(_, error) => {
+                tried.last = Some(*error);
+                Turn::Again
+            }
+        }
     }
 
     /// Nobody serves the model: another model, else another round, else the end.
@@ -157,7 +182,7 @@ impl Exchange<'_, '_> {
     }
 
     /// Answers a count here.
-    async fn estimate(&mut self, parsed: &Parsed) -> std::result::Result<Result<()>, ProxyError> {
+    async fn estimate(&mut self, parsed: &Parsed) -> Answered {
         let (header, body) = count::estimate(parsed, &self.record.facts.request_id)?;
         self.record.facts.status = 200;
         Ok(match header {

@@ -214,6 +214,8 @@ fn row_171_other_credentials_come_before_other_models_and_models_that_fail_are_p
 fn a_fallback_serves_for_a_name_that_nobody_lists() {
     let upstream = good();
     let proxy = falling_back(&upstream);
+    let compact = proxy.post("/v1/responses/compact", &RESPONSES.body("gone", false));
+    assert_eq!(compact.head.status, 501, "{}", compact.text());
     let answer = proxy.post(CHAT.path, &CHAT.body("gone", false));
     assert_eq!((answer.head.status, answer.head.header("x-fallback-model")), (200, Some("c")));
     assert_eq!(proxy.post(CHAT.path, &CHAT.body("other", false)).head.status, 404);
@@ -374,7 +376,7 @@ fn row_126_sparse_results_of_calls_reach_the_upstream_with_content() {
 #[test]
 fn row_116_the_log_goes_to_files_and_says_what_became_of_thinking() {
     let upstream = good();
-    let config = "debug: true\nlogging-to-file: true\n";
+    let config = "debug: true\nlogging-to-file: true\nfallback-models: {a: [a]}\n";
     let proxy = proxy(&format!("{config}{}", all_kinds(&upstream.url())));
     let body =
         CHAT.body("gemini/m", false).replace("\"messages\"", "\"reasoning_effort\":\"low\",\"messages\"");
@@ -390,5 +392,6 @@ fn row_116_the_log_goes_to_files_and_says_what_became_of_thinking() {
     for phrase in ["thinking: original config from request", "thinking: processed config to apply"] {
         assert!(log.lines().any(|line| line.contains(phrase) && line.contains("thinking=")), "{log}");
     }
+    assert!(log.contains("no fallback of itself"), "warnings of the configuration are there too: {log}");
     assert!(!proxy.log().contains("status_code"), "not on standard output as well");
 }
