@@ -3,6 +3,7 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
+use crate::state::accounts::{self, Accounts};
 use crate::state::{State, reload};
 use config::Config;
 use std::fmt::Write;
@@ -16,6 +17,7 @@ const DEFAULT_CONFIG: &str = "config.yaml";
 /// A configuration, and the embedded provider where it needs it.
 struct Loaded {
     config: Config,
+    accounts: Accounts,
     origin: String,
     demo: Option<(Demo, String)>,
     /// Where it came from, to look for changes.
@@ -30,8 +32,8 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// Reads a configuration file; mistakes and warnings go to standard error.
-pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
+/// Reads a configuration file and its accounts; mistakes and warnings go to standard error.
+pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| {
         complain(&format!("{name}: cannot be read: {error}"));
@@ -42,10 +44,15 @@ pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
             for warning in &loaded.warnings {
                 complain(&format!("warning: {}", warning.in_file(&name)));
             }
-            for unserved in pool::unserved(&loaded.config) {
+            let folder = accounts::folder(&loaded.config.auth.auth_dir);
+            let found = accounts::scan(&folder);
+            for (file, reason) in &found.bad {
+                complain(&format!("warning: {}: {reason}", folder.join(file).display()));
+            }
+            for unserved in pool::unserved(&loaded.config, &found.good) {
                 complain(&format!("warning: {name}: {unserved}"));
             }
-            Ok(loaded.config)
+            Ok((loaded.config, found))
         }
         Err(broken) => {
             for notice in &broken.notices {
@@ -78,7 +85,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
-        return Ok(Loaded { config: read(&file)?, origin, demo: None, file: Some(file) });
+        let (config, accounts) = read(&file)?;
+        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file) });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -90,6 +98,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     match config::load(text.as_bytes()) {
         Ok(loaded) => Ok(Loaded {
             config: loaded.config,
+            accounts: Accounts::default(),
             origin: "built in".to_owned(),
             demo: Some((demo, key)),
             file: None,
@@ -102,11 +111,11 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
-    let Loaded { config, origin, demo, file } = loaded;
+    let Loaded { config, accounts, origin, demo, file } = loaded;
     let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
-    let (state, pool) = State::new(config).map_err(|e| e.to_string())?;
+    let (state, pool) = State::new(config, accounts).map_err(|e| e.to_string())?;
     let base = base_url(&plan, tls);
     let mut text = format!("cliproxy {} on {base} (configuration: {origin})\n", version());
     // Writing to a string cannot fail.

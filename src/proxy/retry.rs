@@ -208,6 +208,8 @@ impl Exchange<'_, '_> {
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
             secret: &credential.secret,
+            is_token: credential.is_token,
+            scope: &credential.scope,
             extra: &extra,
             client: &asked.headers,
             query: asked.query.as_deref(),
