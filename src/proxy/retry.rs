@@ -280,9 +280,9 @@ impl Exchange<'_, '_> {
                 self.report(pick, &broken(&failure), attempts);
                 Attempt::Answered
             }
-            Ended::Missed(failure) => {
+            Ended::Missed { failure, partial } => {
                 let verdict = self.report(pick, &broken(&failure), attempts);
-                Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
+                Attempt::Failed(verdict, Box::new(ProxyError { partial, ..ProxyError::upstream(failure) }))
             }
         }
     }
@@ -310,7 +310,7 @@ async fn move_answer(pump: &mut Pump<'_, '_>, opened: Opened, state: &State, lan
     let Opened { mut upstream, events } = opened;
     let ended = match answer(pump, &mut upstream, events).await {
         Ok(ended) => ended,
-        Err(Collected::Failed(failure)) => Ended::Missed(failure),
+        Err(Collected::Failed(failure)) => Ended::Missed { failure, partial: None },
         Err(Collected::Gone(error)) => Ended::Gone(error),
     };
     match &ended {
@@ -408,6 +408,12 @@ pub(super) async fn answer_error(
     record.facts.error.clone_from(&error.failure.message);
     if error.close {
         client.close();
+    }
+    if let Some(partial) = &error.partial {
+        record.facts.status = 200;
+        let http11 = client.is_http11();
+        client.start(respond::stream_header(&record.facts.request_id, partial.array, http11)?).await?;
+        return client.finish(partial.bytes.clone()).await;
     }
     let mut header = respond::json_header(error.failure.status, &record.facts.request_id)?;
     if let Some(seconds) = error.failure.retry_after {
