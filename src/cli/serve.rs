@@ -69,7 +69,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    crate::observe::log::start(loaded.config.logging.debug);
+    crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_deref()));
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port);
     crate::observe::log::flush();

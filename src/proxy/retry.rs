@@ -293,13 +293,11 @@ impl Exchange<'_, '_> {
         let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
         let class = verdict.class.name();
         self.state.metrics.attempt(&provider, &model, class);
-        if let Some(cooled) = verdict.cooled {
+        if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);
-            let facts = &self.record.facts;
-            tracing::warn!(
-                request_id = %facts.request_id, provider = %provider, account = %facts.credential, model = %model,
-                "cooldown: {class}, until {} ms after the start, soft={}", cooled.until_ms, cooled.soft
-            );
+        }
+        if !matches!(outcome, Outcome::Success | Outcome::ClientGone) {
+            self.record.attempt_failed(&model, outcome, &verdict);
         }
         verdict
     }

@@ -7,6 +7,7 @@
 
 use super::State;
 use super::accounts::{self, Accounts};
+use crate::observe::log;
 use config::Config;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::io::Read;
@@ -89,6 +90,7 @@ impl Watched {
         for unserved in pool::unserved(&loaded.config, &found.good) {
             tracing::warn!("{name}: {unserved}");
         }
+        log::configure(&logging(&loaded.config, Some(&self.file)));
         Outcome::Applied(put_in_force(loaded.config, found, state))
     }
 
@@ -112,6 +114,16 @@ impl Watched {
         state.apply(snapshot.config.clone(), now);
         Some(changed)
     }
+}
+
+/// How to log; files lie beside the configuration file unless it says where.
+pub fn logging(config: &Config, file: Option<&Path>) -> log::Settings {
+    let logging = &config.logging;
+    let folder = logging.logging_to_file.then(|| match logging.log_dir.as_str() {
+        "" => file.and_then(Path::parent).unwrap_or(Path::new("")).join("logs"),
+        named => accounts::folder(named),
+    });
+    log::Settings { debug: logging.debug, folder, most: logging.logs_max_total_size_mb << 20 }
 }
 
 /// Names of the files whose account came, went or changed.
