@@ -1,7 +1,7 @@
 //! The log: one subscriber for our events and Pingora's, and the access lines beside it.
 //!
 //! Enters: the level and where to. Leaves: lines on standard output or in files, collected for [`HOLD`] at
-//! most and written by a thread of their own: a request never waits for whoever reads the log. May go wrong:
+//! most (warnings and errors are not) and written by a thread of their own: a request never waits for whoever reads the log. May go wrong:
 //! a reader that does not read, a full disk; then lines are dropped and the next one says how many.
 
 use super::log_file::LogFile;
@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::{LazyLock, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -46,7 +46,7 @@ pub fn configure(settings: &Settings) {
     let builder = tracing_subscriber::fmt()
         .with_target(false)
         .with_ansi(settings.folder.is_none() && io::stdout().is_terminal())
-        .with_writer(Lines)
+        .with_writer(Lines { urgent: false })
         .with_env_filter(filter)
         .with_filter_reloading();
     let handle = builder.reload_handle();
@@ -80,12 +80,12 @@ pub fn access(level: Level, line: &[u8]) {
     let mut time = String::with_capacity(32);
     // Writing to a string cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    let level = match level {
+    let text = match level {
         Level::ERROR => " ERROR ",
         Level::WARN => "  WARN ",
         _ => "  INFO ",
     };
-    SINK.push(&[time.as_bytes(), level.as_bytes(), line, b"\n"]);
+    SINK.push(&[time.as_bytes(), text.as_bytes(), line, b"\n"], level <= Level::WARN);
 }
 
 /// Writes what waits; for the end of the process.
@@ -113,10 +113,12 @@ struct Sink {
 struct Waiting {
     bytes: Vec<u8>,
     dropped: u64,
+    /// Something among it is looked for at once.
+    urgent: bool,
 }
 
 impl Sink {
-    fn push(&self, parts: &[&[u8]]) {
+    fn push(&self, parts: &[&[u8]], urgent: bool) {
         let mut waiting = self.waiting.lock();
         if waiting.bytes.len() > MOST {
             waiting.dropped += 1;
@@ -131,10 +133,11 @@ impl Sink {
         for part in parts {
             waiting.bytes.extend_from_slice(part);
         }
+        waiting.urgent |= urgent;
         drop(waiting);
         if !self.threaded {
             flush();
-        } else if first {
+        } else if first || urgent {
             self.arrived.notify_one();
         }
     }
@@ -146,8 +149,12 @@ impl Sink {
             while waiting.bytes.is_empty() {
                 self.arrived.wait(&mut waiting);
             }
+            if !waiting.urgent {
+                let end = Instant::now() + HOLD;
+                self.arrived.wait_while_until(&mut waiting, |waiting| !waiting.urgent, end);
+            }
+            waiting.urgent = false;
             drop(waiting);
-            std::thread::sleep(HOLD);
             self.write(&mut spare);
         }
     }
@@ -177,19 +184,25 @@ impl Sink {
 }
 
 /// Where `tracing` writes to.
-struct Lines;
+struct Lines {
+    urgent: bool,
+}
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
-        Self
+        Self { urgent: false }
+    }
+
+    fn make_writer_for(&'a self, meta: &tracing::Metadata<'_>) -> Self {
+        Self { urgent: *meta.level() <= Level::WARN }
     }
 }
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        SINK.push(&[line]);
+        SINK.push(&[line], self.urgent);
         Ok(line.len())
     }
 
