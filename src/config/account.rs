@@ -32,8 +32,24 @@ pub struct Account {
     pub scope: String,
     /// The plan that was bought, in lower case: `plus`, `team`, …
     pub plan: String,
+    /// What renews the token; empty: nothing.
+    pub refresh_token: Secret,
+    /// When the token runs out.
+    pub expires: Option<Moment>,
+    /// Where it is renewed, when the login said so.
+    pub token_endpoint: String,
     /// What the operator may set, as for keys of the configuration.
     pub settings: AccountSettings,
+}
+
+/// A moment as a file writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Moment {
+    /// Seconds since 1970, or milliseconds where that would lie far in the future.
+    Number(i64),
+    /// RFC 3339, or `YYYY-MM-DD HH:MM[:SS]` in UTC.
+    Text(String),
 }
 
 /// The members that mean the same for all providers.
@@ -102,12 +118,44 @@ struct Login {
     #[serde(alias = "profileArn")]
     profile_arn: Option<String>,
     plan_type: Option<String>,
+    #[serde(alias = "refreshToken")]
+    refresh_token: Option<Secret>,
+    token_endpoint: Option<String>,
+    #[serde(flatten)]
+    expiry: Expiry,
+}
+
+/// The spellings of one member; a file may have several.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Expiry {
+    expired: Option<Moment>,
+    expire: Option<Moment>,
+    expires_at: Option<Moment>,
+    #[serde(rename = "expiresAt")]
+    expires_at_camel: Option<Moment>,
+    #[serde(rename = "expiry")]
+    google: Option<Moment>,
+    expires: Option<Moment>,
+}
+
+impl Expiry {
+    fn first(self) -> Option<Moment> {
+        let all =
+            [self.expired, self.expire, self.expires_at, self.expires_at_camel, self.google, self.expires];
+        all.into_iter()
+            .flatten()
+            .find(|moment| !matches!(moment, Moment::Text(text) if text.trim().is_empty()))
+    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Nested {
     access_token: Option<Secret>,
+    refresh_token: Option<Secret>,
+    #[serde(flatten)]
+    expiry: Expiry,
 }
 
 /// What OpenAI says of an account inside its identity token.
@@ -154,7 +202,8 @@ pub fn read_account(file: &str, bytes: &[u8]) -> Result<Account, String> {
 fn account(file: &str, login: Login, settings: AccountSettings) -> Result<Account, String> {
     let filled = |secret: Option<Secret>| secret.filter(|secret| !secret.expose_secret().trim().is_empty());
     let key = filled(login.api_key);
-    let token = filled(login.access_token).or(filled(login.token.and_then(|token| token.access_token)));
+    let nested = login.token.unwrap_or_default();
+    let token = filled(login.access_token).or(filled(nested.access_token));
     let is_token = key.is_none();
     let Some(secret) = key.or(token) else {
         return Err("it has neither `access_token` nor `api_key`".to_owned());
@@ -172,6 +221,9 @@ fn account(file: &str, login: Login, settings: AccountSettings) -> Result<Accoun
         owner: first([login.email, login.username, login.label, Some(identity.email)]),
         scope: first([login.project_id, login.account_id, login.profile_arn, Some(chatgpt_account_id)]),
         plan: first([login.plan_type, Some(chatgpt_plan_type), None, None]).to_lowercase(),
+        refresh_token: filled(login.refresh_token).or(filled(nested.refresh_token)).unwrap_or_default(),
+        expires: login.expiry.first().or(nested.expiry.first()),
+        token_endpoint: login.token_endpoint.unwrap_or_default(),
         settings,
     })
 }

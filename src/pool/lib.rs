@@ -54,6 +54,7 @@ mod nearest;
 mod outcome;
 mod pick;
 mod queue;
+pub mod renewal;
 mod report;
 mod route;
 mod rules;

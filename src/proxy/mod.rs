@@ -14,9 +14,9 @@
 //! | 6 reply | `reply.rs` | upstream bytes → client bytes |
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
-//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun. `client.rs` is
-//! whoever asked; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
-//! are answered here.
+//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun; `login.rs`
+//! renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! the other kind of client. `models.rs` and `health.rs` are answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
 //! phases are not used: a body that was read before the upstream is known cannot be replayed by their loop,
@@ -32,6 +32,7 @@ pub mod error;
 mod exchange;
 mod forward;
 mod health;
+mod login;
 mod models;
 mod parse;
 mod record;

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::count;
 use super::error::ProxyError;
 use super::forward::{Missed, Opened, forward};
+use super::login;
 use super::parse::Parsed;
 use super::record::Record;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
@@ -15,6 +16,7 @@ use super::respond;
 use super::select::{Selected, select};
 use super::translate::{Prepared, translate};
 use crate::state::lanes::NoLane;
+use crate::state::renew::NotRenewed;
 use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
 use crate::upstream::request;
@@ -23,6 +25,7 @@ use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Result};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
+use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::error::Failure;
@@ -101,8 +104,15 @@ impl Exchange<'_, '_> {
                     let made =
                         translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
                     prepared = Some(made);
-                    let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
-                    match attempt.await {
+                    let attempt = match login::token(self.state, &pick).await {
+                        Ok(token) => {
+                            let attempt =
+                                self.attempt(*pick, token, &mut question, &mut prepared, &mut attempts);
+                            Box::pin(attempt).await
+                        }
+                        Err(error) => self.no_token(*pick, &error, &mut attempts),
+                    };
+                    match attempt {
                         Attempt::Answered => return Ok(Ok(())),
                         Attempt::Gone(error) => return Ok(Err(error)),
                         Attempt::Failed(verdict, error)
@@ -153,6 +163,7 @@ impl Exchange<'_, '_> {
     async fn attempt(
         &mut self,
         mut pick: Pick,
+        token: Option<SecretString>,
         question: &mut Option<Question>,
         prepared: &mut Option<Prepared>,
         attempts: &mut Attempts,
@@ -162,7 +173,7 @@ impl Exchange<'_, '_> {
                 return Attempt::Answered;
             };
             let plan = made.plan.clone();
-            match self.open(&pick, asked, made).await {
+            match self.open(&pick, token.as_ref(), asked, made).await {
                 Ok((opened, lane)) => Ok((opened, lane, plan)),
                 Err(missed) => Err(missed),
             }
@@ -191,6 +202,7 @@ impl Exchange<'_, '_> {
     async fn open(
         &mut self,
         pick: &Pick,
+        token: Option<&SecretString>,
         asked: &Question,
         made: &Prepared,
     ) -> std::result::Result<(Opened, Lane), Missed> {
@@ -207,7 +219,7 @@ impl Exchange<'_, '_> {
             operation: asked.parsed.call.operation,
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
-            secret: &credential.secret,
+            secret: token.unwrap_or(&credential.secret),
             is_token: credential.is_token,
             scope: &credential.scope,
             extra: &extra,
@@ -222,6 +234,13 @@ impl Exchange<'_, '_> {
         let opened =
             forward(self.state, self.client, &lane, &header, &made.body, first_byte, protocol).await?;
         Ok((opened, lane))
+    }
+
+    /// An attempt for which there is no token.
+    fn no_token(&mut self, pick: Pick, error: &NotRenewed, attempts: &mut Attempts) -> Attempt {
+        let needs_login = matches!(error, NotRenewed::NeedsLogin(_));
+        let verdict = self.report(pick, &Outcome::RefreshFailed { needs_login }, attempts);
+        Attempt::Failed(verdict, Box::new(ProxyError::upstream(Failure::new(401, error.to_string()))))
     }
 
     /// An attempt that did not get to an answer.

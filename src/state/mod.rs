@@ -4,10 +4,12 @@
 //! that a request sees one configuration; the pool; connections; metrics. May go wrong: nothing at run time.
 
 pub mod accounts;
+pub mod atomic;
 pub mod keys;
 pub mod lanes;
 pub mod query;
 pub mod reload;
+pub mod renew;
 
 use crate::observe::metrics::Metrics;
 use accounts::Accounts;
@@ -19,6 +21,7 @@ use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{Loaded, Now, Pool};
+use renew::Renewals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -40,6 +43,7 @@ pub struct State {
     pub metrics: Metrics,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
+    renewals: Renewals,
     started: Instant,
     draining: AtomicBool,
 }
@@ -88,6 +92,7 @@ impl State {
             lanes: Lanes::default(),
             metrics: Metrics::new()?,
             accounts: Mutex::new(Accounts::default()),
+            renewals: Renewals::default(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
         };

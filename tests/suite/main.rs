@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod accounts;
 mod architecture;
 mod command_line;
 mod data_path;

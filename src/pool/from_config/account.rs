@@ -119,6 +119,7 @@ fn spec<'c>(
         request_scoped_errors: maker.rules(rules, &account.file),
         secret: SecretString::from(account.secret.expose_secret()),
         is_token: account.is_token,
+        refreshable: crate::renewal::renewable(account),
         scope: Arc::from(account.scope.as_str()),
         disabled: settings.disabled,
         ..CredentialSpec::new(
