@@ -27,12 +27,18 @@ use pingora::{BError, Result};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
 use secrecy::SecretString;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::error::Failure;
 use wire::translate::Reply;
 
 /// Largest whole answer that is read: a page of base64 pictures.
 const ANSWER: usize = 256 << 20;
+
+/// Longest wait for a credential that is about to serve again: a test by another request ends with its first
+/// byte.
+const BUSY: Duration = Duration::from_secs(10);
+/// Time between two looks.
+const BUSY_STEP: Duration = Duration::from_millis(30);
 
 /// A routed request, with everything that attempts need. Dropped when the answer begins.
 #[derive(Debug)]
@@ -86,11 +92,20 @@ impl Exchange<'_, '_> {
         let mut question = Some(question);
         let mut prepared: Option<Prepared> = None;
         let mut last: Option<ProxyError> = None;
+        let mut busy_since = None;
         while let Some(asked) = question.as_ref() {
             let seed = pick_seed(&self.record.seed, attempts.total());
             match select(self.state, &route, &mut attempts, asked.session, seed) {
                 Selected::Wait(wait) => {
                     if let Err(error) = self.pause(wait).await {
+                        return Ok(Err(error));
+                    }
+                }
+                Selected::Busy(error) if busy_since.get_or_insert_with(Instant::now).elapsed() >= BUSY => {
+                    return Err(better(last, *error));
+                }
+                Selected::Busy(_) => {
+                    if let Err(error) = self.pause(BUSY_STEP).await {
                         return Ok(Err(error));
                     }
                 }

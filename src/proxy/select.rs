@@ -17,6 +17,9 @@ pub(super) enum Selected {
     Pick(Box<Pick>),
     /// Another round begins after this wait.
     Wait(Duration),
+    /// Somebody will soon: its slot is taken, or another request tests it. The error is for those who have
+    /// waited long enough.
+    Busy(Box<ProxyError>),
     /// Nobody serves any more. The error holds unless the request has a better one from an attempt.
     Nobody(Box<ProxyError>),
 }
@@ -34,6 +37,7 @@ pub(super) fn select(
         Ok(pick) => Selected::Pick(Box::new(pick)),
         Err(nobody) => match state.pool.next_round(route, attempts, now, seed) {
             Some(wait_ms) => Selected::Wait(Duration::from_millis(wait_ms)),
+            None if nobody == NoPick::Busy => Selected::Busy(Box::new(error(&nobody, route))),
             None => Selected::Nobody(Box::new(error(&nobody, route))),
         },
     }
