@@ -18,7 +18,7 @@ pub(super) struct Blocks {
     seed: String,
     /// Whether the answer began.
     pub(super) started: bool,
-    /// The upstream's name of the model, as far as it said before the answer began.
+    /// The upstream's name of the model.
     pub(super) model: String,
     /// Number of the next block.
     next: u32,
@@ -33,9 +33,9 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// No blocks. `seed` is for ids that the upstream does not give.
-    pub(super) fn new(seed: &str) -> Self {
-        Self { seed: seed.to_owned(), ..Self::default() }
+    /// No blocks. `seed` is for ids that the upstream does not give, `model` for when it does not say.
+    pub(super) fn new(seed: &str, model: &str) -> Self {
+        Self { seed: seed.to_owned(), model: model.to_owned(), ..Self::default() }
     }
 
     /// Begins the answer, once.

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 pub(super) struct Word<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The text of `word`, empty when there is none.
-pub(super) fn word<'a>(word: Option<Word<'a>>) -> Cow<'a, str> {
+pub(super) fn word(word: Option<Word<'_>>) -> Cow<'_, str> {
     word.map(|word| word.0).unwrap_or_default()
 }
 

@@ -59,7 +59,7 @@ impl Reader {
     /// Starts on an answer.
     pub(super) fn new(context: &Context) -> Self {
         Self {
-            blocks: Blocks::new(&context.seed),
+            blocks: Blocks::new(&context.seed, &context.upstream_model),
             tags: context.thinking_tags.then(ThinkingTags::default),
             window: context.window.unwrap_or(WINDOW),
             heard: false,
@@ -128,8 +128,9 @@ impl Reader {
 
     /// Text, and calls that come whole.
     fn said(&mut self, said: Said<'_>, sink: &mut dyn Sink) {
-        if !self.blocks.started {
-            self.blocks.model = word(said.model_id).into_owned();
+        let model = word(said.model_id);
+        if !self.blocks.started && !model.is_empty() {
+            self.blocks.model = model.into_owned();
         }
         let content = word(said.content);
         match &mut self.tags {
@@ -307,6 +308,8 @@ mod tests {
         let whole = answer(&[TEXT, ("meteringEvent", r#"{"usage":1.5}"#), ("metadataEvent", counts)]);
         assert_eq!((whole.text().as_str(), whole.model.as_str(), whole.complete), ("Hi.", "m", true));
         assert_eq!(finish(&whole), Some(Finish::Length));
+        let asked = Context { upstream_model: "asked".into(), ..Context::default() };
+        assert_eq!(read(&asked, &[("assistantResponseEvent", r#"{"content":"a"}"#)]).model, "asked");
         let usage = Usage {
             input: Some(20),
             cache_read: Some(80),

@@ -63,6 +63,7 @@ pub(super) fn write(
     let called = Asked { callable: !specs.is_empty(), agentic: model.agentic, names };
     let preamble = preamble(request, target, called, losses);
     context.thinking_tags = preamble.thinks;
+    context.upstream_model.clone_from(&model.id);
     context.window = target.card.context;
     names.restore(context);
     if !preamble.text.is_empty() {
