@@ -23,6 +23,8 @@ pub struct Metrics {
     tokens: IntCounterVec,
     cooldowns: IntCounterVec,
     losses: IntCounterVec,
+    /// Looks at the configuration file that found a change.
+    pub reloads: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
     /// Upstream connections that were opened.
@@ -69,6 +71,7 @@ impl Metrics {
         let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
         registry.register(Box::new(in_flight.clone()))?;
         Ok(Self {
+            reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
                 "requests_total",
                 "Finished requests.",
