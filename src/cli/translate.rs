@@ -151,7 +151,8 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
 }
 
 fn formats() -> String {
-    "openai, openai-response, openai-completions, claude, gemini, gemini-cli, codex, antigravity".to_owned()
+    "openai, openai-response, openai-completions, claude, gemini, gemini-cli, codex, antigravity, kiro"
+        .to_owned()
 }
 
 /// What the catalogue knows of a model.

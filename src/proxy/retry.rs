@@ -245,9 +245,9 @@ impl Exchange<'_, '_> {
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
-        let protocol = made.plan.profile.protocol();
+        let profile = made.plan.profile;
         let opened =
-            forward(self.state, self.client, &lane, &header, &made.body, first_byte, protocol).await?;
+            forward(self.state, self.client, &lane, &header, &made.body, first_byte, profile).await?;
         Ok((opened, lane))
     }
 

@@ -16,7 +16,6 @@ use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, OrErr, Result};
 use pool::Kind;
 use secrecy::{ExposeSecret, SecretString};
-use wire::Protocol;
 use wire::model_path;
 use wire::target::Operation;
 
@@ -101,6 +100,9 @@ const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 /// What Anthropic's API asks for with the token of a login.
 const OAUTH_BETA: &str = "oauth-2025-04-20";
 
+/// The API of Kiro's service that answers.
+const KIRO_TARGET: &str = "AmazonCodeWhispererStreamingService.GenerateAssistantResponse";
+
 /// Builds the header of `call`.
 pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     let path = path(call)?;
@@ -112,7 +114,12 @@ pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     header.insert_header(HOST, call.lane.authority())?;
     header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     header.insert_header(CONTENT_LENGTH, call.length)?;
-    let accept = if call.stream { "text/event-stream" } else { "application/json" };
+    let accept = match call.kind {
+        // It answers in a format of its own.
+        Kind::Kiro => "*/*",
+        _ if call.stream => "text/event-stream",
+        _ => "application/json",
+    };
     header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
     // Answers are read here; unpacking them would cost more than the bytes.
     header.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
@@ -147,7 +154,8 @@ fn path(call: &Call<'_>) -> Result<String> {
         (Kind::Chat, _) => format!("{base}/chat/completions"),
         (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
         (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
-        (Kind::Claude | Kind::Kiro, operation) => {
+        (Kind::Kiro, _) => format!("{base}/generateAssistantResponse"),
+        (Kind::Claude, operation) => {
             let beta = call.same_format && call.query.is_some_and(|q| q.split('&').any(|p| p == "beta=true"));
             let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
             format!("{}/messages{count}{}", versioned("/v1"), if beta { "?beta=true" } else { "" })
@@ -195,9 +203,12 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
 /// The operator's key, where the flavour wants it.
 fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     let secret = call.secret.expose_secret();
-    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none()
-    {
-        header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
+    match call.kind {
+        Kind::Claude if header.headers.get("anthropic-version").is_none() => {
+            header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
+        }
+        Kind::Kiro => stamp_kiro(call, header)?,
+        _ => {}
     }
     if secret.is_empty() {
         return Ok(());
@@ -226,6 +237,18 @@ fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
             header.insert_header(AUTHORIZATION, bearer()?)?;
         }
     }
+    Ok(())
+}
+
+/// What Kiro's service reads besides the token.
+fn stamp_kiro(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
+    // This host serves several APIs and has to be told which; the other one, `q.`, is called without.
+    if call.lane.host().starts_with("codewhisperer.") {
+        header.insert_header("x-amz-target", KIRO_TARGET)?;
+    }
+    header.insert_header("x-amzn-kiro-agent-mode", "vibe")?;
+    // Prompts are not to be kept for training.
+    header.insert_header("x-amzn-codewhisperer-optout", "true")?;
     Ok(())
 }
 
@@ -294,10 +317,26 @@ mod tests {
             ("http://h/v1", Kind::Claude, "/v1/messages?beta=true"),
             ("http://h/ge", Kind::Gemini, "/ge/v1beta/models/m/1%3Fx:streamGenerateContent?alt=sse"),
             ("http://h", Kind::Antigravity, "/v1internal:streamGenerateContent?alt=sse"),
+            ("http://h", Kind::Kiro, "/generateAssistantResponse"),
         ] {
             let header = built(base, kind, &none, true);
             assert_eq!(String::from_utf8_lossy(header.raw_path()), expected);
         }
+    }
+
+    #[test]
+    fn kiro_is_told_which_api_on_the_host_that_asks() {
+        let none = HeaderMap::new();
+        let one = built("https://codewhisperer.us-east-1.amazonaws.com", Kind::Kiro, &none, false);
+        assert_eq!(one.headers["x-amz-target"], KIRO_TARGET);
+        assert_eq!(
+            (&one.headers["accept"], &one.headers["authorization"]),
+            (&HeaderValue::from_static("*/*"), &HeaderValue::from_static("Bearer sk-secret"))
+        );
+        assert!(one.headers.get("anthropic-version").is_none());
+        let other = built("https://q.us-east-1.amazonaws.com", Kind::Kiro, &none, false);
+        assert!(other.headers.get("x-amz-target").is_none());
+        assert_eq!(other.headers["x-amzn-codewhisperer-optout"], "true");
     }
 
     #[test]

@@ -16,16 +16,19 @@
 //! | `write_answer.rs` | folded [`ir::Answer`] → client body |
 //! | `error.rs` | error bodies, both ways |
 //!
-//! [`openai_legacy`] is spoken by clients only, so it has no upstream half.
+//! [`openai_legacy`] is spoken by clients only, so it has no upstream half; [`kiro`] by upstreams only, so it
+//! has nothing else.
 
 pub mod claude;
 pub mod error;
 pub mod estimate;
+pub mod event_stream;
 pub mod frames;
 pub mod gemini;
 pub mod head;
 pub mod ir;
 pub mod json;
+pub mod kiro;
 pub mod model_path;
 pub mod names;
 pub mod openai_chat;

@@ -31,7 +31,7 @@ pub struct Replay<'r> {
     pub stream: bool,
     /// How they are framed.
     pub framing: Framing,
-    /// Google project of the envelopes.
+    /// Google project of the envelopes; Kiro: ARN of the profile.
     pub project: &'r str,
     /// Seconds since 1970.
     pub created: u64,

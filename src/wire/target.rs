@@ -25,7 +25,8 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The format whose reader and writer it uses.
+    /// The format whose reader and writer it uses. Kiro has its own; its models are mostly Claude, so that
+    /// thinking is asked for as there.
     pub fn protocol(self) -> Protocol {
         match self {
             Self::Chat => Protocol::OpenaiChat,
@@ -125,6 +126,6 @@ pub struct Target<'t> {
     pub stream: bool,
     /// How much to think, made legal by [`crate::thinking::plan`]; `None`: say nothing.
     pub thinking: Option<Mode>,
-    /// Google project of the envelopes.
+    /// Google project of the envelopes; Kiro: ARN of the profile.
     pub project: &'t str,
 }

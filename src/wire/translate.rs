@@ -20,6 +20,7 @@ use std::sync::Arc;
 mod formats;
 mod relay;
 mod reply;
+mod source;
 
 pub use formats::{read_request, stream_writer, write_answer, write_count};
 pub use reply::{Flow, Reply};
@@ -53,7 +54,7 @@ pub struct Job<'j> {
     pub created: u64,
     /// 32 hex digits, unique to the request.
     pub seed: &'j str,
-    /// Google project of the envelopes.
+    /// Google project of the envelopes; Kiro: ARN of the profile.
     pub project: &'j str,
 }
 
@@ -156,7 +157,7 @@ fn rewrite(
         request.thinking.mode = Some(mode);
     }
     target.thinking = thinking::plan(request.thinking.mode, &job.card.thinking, protocol, losses);
-    lower::lower(&mut request, formats::rules(protocol), context, losses);
+    lower::lower(&mut request, formats::rules(job.profile), context, losses);
     context.hide_reasoning = request.thinking.visible == Some(false);
     context.legacy_functions = request.legacy_functions;
     context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();

@@ -6,12 +6,13 @@ use crate::frames::Framing;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream, lower};
 use crate::json::Path;
 use crate::target::{Operation, Profile, Target};
-use crate::{Protocol, claude, gemini, openai_chat, openai_legacy, openai_responses};
+use crate::{Protocol, claude, gemini, kiro, openai_chat, openai_legacy, openai_responses};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub(super) fn rules(protocol: Protocol) -> &'static lower::Rules {
-    match protocol {
+pub(super) fn rules(profile: Profile) -> &'static lower::Rules {
+    match profile.protocol() {
+        _ if profile == Profile::Kiro => &kiro::RULES,
         Protocol::OpenaiChat => &openai_chat::RULES,
         Protocol::OpenaiResponses => &openai_responses::RULES,
         Protocol::Claude => &claude::RULES,
@@ -54,6 +55,7 @@ pub(super) fn write_request(
     losses: &mut Losses,
 ) -> Result<Vec<u8>, WireError> {
     match (target.profile.protocol(), operation) {
+        _ if target.profile == Profile::Kiro => kiro::write_request(request, target, context, losses),
         (Protocol::Claude, Operation::CountTokens) => {
             claude::count_tokens::write_count_request(request, target, context, losses)
         }
@@ -91,8 +93,10 @@ pub(super) fn patch_request<'j>(
     }
 }
 
-pub(super) fn reader(profile: Profile, seed: &str) -> Box<dyn ReadAnswer> {
+pub(super) fn reader(profile: Profile, context: &Context) -> Box<dyn ReadAnswer> {
+    let seed = context.seed.as_str();
     match profile.protocol() {
+        _ if profile == Profile::Kiro => kiro::reader(context),
         Protocol::OpenaiChat => openai_chat::reader(profile, seed),
         Protocol::OpenaiResponses => openai_responses::reader(profile, seed),
         Protocol::Claude => claude::reader(profile, seed),

@@ -8,6 +8,7 @@
 use super::Plan;
 use super::formats::{read_count, reader, stream_writer, write_answer, write_count};
 use super::relay::{Relay, rename};
+use super::source::Source;
 use crate::Protocol;
 use crate::error::Failure;
 use crate::gemini::envelope::Rewrap;
@@ -36,7 +37,7 @@ pub enum Flow {
 pub struct Reply {
     plan: Plan,
     rewrap: Rewrap,
-    decoder: sse::Decoder,
+    source: Source,
     reader: Box<dyn ReadAnswer>,
     restore: Restore,
     output: Output,
@@ -120,8 +121,8 @@ impl Reply {
         };
         Self {
             rewrap,
-            decoder: sse::Decoder::default(),
-            reader: reader(plan.profile, &plan.context.seed),
+            source: Source::of(plan.profile),
+            reader: reader(plan.profile, &plan.context),
             restore: Restore::default(),
             output,
             watch: Watch::default(),
@@ -139,33 +140,43 @@ impl Reply {
                 _ => Output::Whole(Box::default()),
             };
         }
-        let mut decoder = std::mem::take(&mut self.decoder);
+        let mut source = std::mem::take(&mut self.source);
         let mut from = 0;
-        let fed = decoder.feed(chunk, |event| {
+        let fed = source.feed(chunk, |event| {
             let raw = chunk.get(from..event.end).unwrap_or_default();
             from = event.end;
             self.step(event, raw);
         });
-        self.decoder = decoder;
+        self.source = source;
         if let (Output::Relay(relay), false) = (&mut self.output, self.watch.done) {
             relay.hold(chunk.get(from..).unwrap_or_default());
         }
-        if let Err(too_long) = fed {
-            self.watch.failure.get_or_insert(Failure::garbage(&too_long.to_string()));
+        if let Err(failure) = fed {
+            self.broke(failure);
         }
         self.settle()
     }
 
     /// The upstream's event stream is over.
     pub fn eof(&mut self) -> Flow {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        decoder.finish(|event| self.step(event, b"\n\n"));
+        let mut source = std::mem::take(&mut self.source);
+        if let Err(failure) = source.finish(|event| self.step(event, b"\n\n")) {
+            self.broke(failure);
+            return self.settle();
+        }
         let Self { reader, restore, output, watch, plan, .. } = self;
         reader.eof(&mut |event: Event<'_>| pass(event, restore, output, watch, &plan.context));
         if let (Output::Relay(relay), true, None) = (output, watch.done, &watch.failure) {
             relay.end();
         }
         self.settle()
+    }
+
+    /// The stream itself broke. What came before the end of the answer counts, not what follows.
+    fn broke(&mut self, failure: Failure) {
+        if !self.watch.done {
+            self.watch.failure.get_or_insert(failure);
+        }
     }
 
     /// Takes a whole JSON answer, also where the client wants events.

@@ -42,10 +42,7 @@ impl<'v> Case<'v> {
             Operation::Compact => target::Operation::Compact,
             Operation::ImageEdits => return Err("operation images.edits is not translated"),
         };
-        let profile = match vector.upstream_format() {
-            "kiro" => return Err("upstream kiro is not written, nor are its frames read"),
-            known => Profile::parse(known).ok_or("upstream format is unknown")?,
-        };
+        let profile = Profile::parse(vector.upstream_format()).ok_or("upstream format is unknown")?;
         let (model, _) = split_suffix(&vector.model);
         let card = facts(vector.upstream_format(), model).map(card).unwrap_or_default();
         Ok(Self { vector, client, operation, profile, card })
