@@ -23,6 +23,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     cooldowns: IntCounterVec,
     losses: IntCounterVec,
+    thinking_mismatch: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
     /// Upstream connections that were opened.
@@ -99,6 +100,12 @@ impl Metrics {
                 "Things that the target format could not hold.",
                 &["client", "kind"],
             )?,
+            thinking_mismatch: counters(
+                "thinking_mismatch_total",
+                "Requests that were sent with another amount of thinking than was asked for, and answers with \
+                 another than their upstream was told.",
+                &["provider", "model", "kind"],
+            )?,
             connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
             connections_reused: counter(
                 "upstream_connections_reused_total",
@@ -134,6 +141,11 @@ impl Metrics {
     /// A translation lost something.
     pub fn loss(&self, client: &str, kind: &str) {
         self.losses.with_label_values(&[client, kind]).inc();
+    }
+
+    /// Thinking is not what was asked for.
+    pub fn thinking_mismatch(&self, provider: &str, model: &str, kind: &str) {
+        self.thinking_mismatch.with_label_values(&[provider, model, kind]).inc();
     }
 
     /// An answer reported its tokens.

@@ -98,8 +98,14 @@ impl Exchange<'_, '_> {
                     if count::is_local(operation, &pick) {
                         return self.estimate(&asked.parsed).await;
                     }
-                    let made =
-                        translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
+                    let made = translate(
+                        &asked.parsed,
+                        &route,
+                        &pick,
+                        prepared.take(),
+                        (self.state, self.snapshot),
+                        self.record,
+                    )?;
                     prepared = Some(made);
                     let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
                     match attempt.await {
@@ -265,6 +271,10 @@ impl Exchange<'_, '_> {
         match ended {
             Ended::Complete { .. } => {
                 self.record.facts.status = 200;
+                if let Some(mismatch) = reply.thinking_mismatch() {
+                    let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+                    self.state.metrics.thinking_mismatch(provider, model, mismatch.name());
+                }
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
             }

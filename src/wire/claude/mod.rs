@@ -50,7 +50,9 @@ use crate::head::Head;
 use crate::ir::lower::Rules;
 use crate::ir::{Answer, Context, Finish, Losses, ReadAnswer, Request, WriteStream};
 use crate::names::NameRule;
+use crate::patch::Member;
 use crate::target::{Profile, Target};
+use crate::thinking::Thinking;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -86,6 +88,14 @@ fn stop_reason(finish: Finish) -> &'static str {
 /// Client body → IR.
 pub fn read_request<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'a>, WireError> {
     read_request::read(body, losses)
+}
+
+/// What a body asks of thinking. `members` are those of the body.
+pub fn asked_thinking<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    read_request::asked_thinking(body, members)
 }
 
 /// IR → upstream body.

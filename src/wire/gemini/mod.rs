@@ -38,6 +38,7 @@ mod write_stream;
 mod write_tools;
 
 pub use patch_request::patch_request;
+pub use read_config::asked_thinking;
 pub use read_request::read_request;
 pub use write_answer::write_answer;
 pub use write_request::write_request;

@@ -48,7 +48,9 @@ use crate::head::Head;
 use crate::ir::lower::Rules;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream};
 use crate::names::NameRule;
+use crate::patch::Member;
 use crate::target::{Profile, Target};
+use crate::thinking::Thinking;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -59,6 +61,14 @@ pub const RULES: Rules = Rules { names: NameRule::OPENAI, custom_tools: false, n
 /// Client body → IR.
 pub fn read_request<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'a>, WireError> {
     read_request::read(body, losses)
+}
+
+/// What a body asks of thinking. `members` are those of the body.
+pub fn asked_thinking<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    read_thinking::asked(body, members)
 }
 
 /// IR → upstream body.

@@ -12,11 +12,12 @@ use crate::Protocol;
 use crate::error::Failure;
 use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
-use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
+use crate::ir::{BlockKind, Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::json::{self, Json};
 use crate::openai_responses::Collect;
 use crate::sse;
 use crate::target::Operation;
+use crate::thinking::Mismatch;
 use std::sync::Arc;
 
 /// Where an answer stands after a step.
@@ -75,12 +76,17 @@ struct Watch {
     finish: Option<Finish>,
     /// Bytes of visible content, to tell empty answers.
     content: u64,
+    /// A block of thinking came.
+    thought: bool,
 }
 
 impl Watch {
     fn note(&mut self, event: &Event<'_>) {
         match event {
-            Event::Open { .. } => self.good = true,
+            Event::Open { kind, .. } => {
+                self.good = true;
+                self.thought |= matches!(kind, BlockKind::Reasoning { .. });
+            }
             Event::Delta {
                 delta: Delta::Text(text) | Delta::Arguments(text) | Delta::Data(text), ..
             } => {
@@ -296,6 +302,12 @@ impl Reply {
     /// Why the first choice ended, once it did.
     pub fn finish(&self) -> Option<Finish> {
         self.watch.finish
+    }
+
+    /// How a complete answer differs from the thinking that its upstream was told.
+    pub fn thinking_mismatch(&self) -> Option<Mismatch> {
+        let Watch { usage, thought, .. } = &self.watch;
+        Mismatch::of_answer(self.plan.thinking, self.plan.profile.protocol(), *thought, usage)
     }
 
     /// Whether no visible content came.
