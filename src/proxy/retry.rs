@@ -95,7 +95,7 @@ impl Exchange<'_, '_> {
                 Selected::Pick(pick) => {
                     self.note_pick(&pick, attempts.total());
                     let operation = asked.parsed.call.operation;
-                    if count::is_local(operation, &pick) {
+                    if count::is_local(operation, asked.parsed.call.client, &pick) {
                         return self.estimate(&asked.parsed).await;
                     }
                     let made = translate(
@@ -210,6 +210,7 @@ impl Exchange<'_, '_> {
         let call = request::Call {
             lane: &lane,
             kind: credential.kind,
+            profile: made.plan.profile,
             operation: asked.parsed.call.operation,
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
@@ -218,7 +219,7 @@ impl Exchange<'_, '_> {
             client: &asked.headers,
             query: asked.query.as_deref(),
             same_format: made.plan.same_format,
-            length: made.body.len(),
+            body: &made.body,
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);

@@ -47,7 +47,7 @@ pub(super) fn translate(
 ) -> Result<Prepared, ProxyError> {
     let model = pick.model();
     let made_for = MadeFor {
-        profile: pick.credential().kind.profile(),
+        profile: pick.profile(parsed.call.client),
         model: Arc::clone(&model.upstream),
         thinking: pick.thinking(route.thinking()),
         shown: model.force_mapping,

@@ -18,7 +18,8 @@ use pool::Kind;
 use secrecy::{ExposeSecret, SecretString};
 use wire::Protocol;
 use wire::model_path;
-use wire::target::Operation;
+use wire::openai_chat::copilot_hints;
+use wire::target::{Operation, Profile};
 
 /// A value of an operator's header.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Call<'c> {
     pub lane: &'c Lane,
     /// Its kind.
     pub kind: Kind,
+    /// The flavour of the body.
+    pub profile: Profile,
     /// What is asked.
     pub operation: Operation,
     /// The upstream's name of the model.
@@ -52,8 +55,8 @@ pub struct Call<'c> {
     pub query: Option<&'c str>,
     /// Whether the client speaks the upstream's format.
     pub same_format: bool,
-    /// Length of the body.
-    pub length: usize,
+    /// The body.
+    pub body: &'c [u8],
 }
 
 /// The operator's headers of a credential. A value `$Name` copies what the client sent as `Name`; pairs that
@@ -94,6 +97,16 @@ const FORWARDED_PREFIXES: [&str; 5] =
 /// The version of Anthropic's API that is spoken when the client says none.
 const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
+/// What Copilot's backend expects of an editor.
+const COPILOT: [(&str, &str); 6] = [
+    ("user-agent", "GitHubCopilotChat/0.35.0"),
+    ("editor-version", "vscode/1.107.0"),
+    ("editor-plugin-version", "copilot-chat/0.35.0"),
+    ("openai-intent", "conversation-panel"),
+    ("copilot-integration-id", "vscode-chat"),
+    ("x-github-api-version", "2025-04-01"),
+];
+
 /// Builds the header of `call`.
 pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     let path = path(call)?;
@@ -104,7 +117,7 @@ pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     let mut header = RequestHeader::build_no_case("POST", target.as_bytes(), Some(16))?;
     header.insert_header(HOST, call.lane.authority())?;
     header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    header.insert_header(CONTENT_LENGTH, call.length)?;
+    header.insert_header(CONTENT_LENGTH, call.body.len())?;
     let accept = if call.stream { "text/event-stream" } else { "application/json" };
     header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
     // Answers are read here; unpacking them would cost more than the bytes.
@@ -137,7 +150,14 @@ fn path(call: &Call<'_>) -> Result<String> {
         if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
     };
     Ok(match (call.kind, call.operation) {
-        (Kind::Chat, _) => format!("{base}/chat/completions"),
+        (Kind::Kimi, operation) if call.profile == Profile::Claude => {
+            let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
+            format!("{}/messages{count}", versioned("/v1"))
+        }
+        (Kind::Copilot, _) if call.profile == Profile::CopilotResponses => format!("{base}/responses"),
+        (Kind::Chat | Kind::Kimi | Kind::Qwen | Kind::Iflow | Kind::Copilot, _) => {
+            format!("{base}/chat/completions")
+        }
         (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
         (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
         (Kind::Claude | Kind::Kiro, operation) => {
@@ -188,8 +208,10 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
 /// The operator's key, where the flavour wants it.
 fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     let secret = call.secret.expose_secret();
-    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none()
-    {
+    if call.kind == Kind::Copilot {
+        copilot(call, header)?;
+    }
+    if call.profile.protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none() {
         header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
     }
     if secret.is_empty() {
@@ -214,6 +236,19 @@ fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
+/// What Copilot's own client says of itself and of a body.
+fn copilot(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
+    for (name, value) in COPILOT {
+        header.insert_header(name, HeaderValue::from_static(value))?;
+    }
+    let hints = copilot_hints(call.body);
+    header.insert_header("x-initiator", if hints.agent { "agent" } else { "user" })?;
+    if hints.vision {
+        header.insert_header("copilot-vision-request", "true")?;
+    }
+    Ok(())
+}
+
 /// A header value that `Debug` does not print.
 fn secret_value(text: &str) -> Result<HeaderValue> {
     let mut value =
@@ -227,6 +262,7 @@ mod tests {
     use super::*;
     use crate::upstream::peer::ConnectTimeouts;
     use crate::upstream::resolve::Resolver;
+    use pool::ModelSpec;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -240,6 +276,7 @@ mod tests {
         header(&Call {
             lane: &lane(base),
             kind,
+            profile: kind.profile(Protocol::OpenaiChat, &ModelSpec::default()),
             operation: Operation::Generate,
             model: "m/1?x",
             stream: true,
@@ -251,7 +288,7 @@ mod tests {
             client,
             query: Some("beta=true&key=client-key"),
             same_format,
-            length: 7,
+            body: br#"{"messages":[{"role":"tool"}]}"#,
         })
         .unwrap()
     }
@@ -261,6 +298,8 @@ mod tests {
         let none = HeaderMap::new();
         for (base, kind, expected) in [
             ("http://h/v1", Kind::Chat, "/v1/chat/completions"),
+            ("http://h/v1", Kind::Kimi, "/v1/chat/completions"),
+            ("http://h", Kind::Copilot, "/chat/completions"),
             ("http://h/codex", Kind::Codex, "/codex/responses"),
             ("http://h", Kind::Claude, "/v1/messages?beta=true"),
             ("http://h/v1", Kind::Claude, "/v1/messages?beta=true"),
@@ -270,6 +309,14 @@ mod tests {
             let header = built(base, kind, &none, true);
             assert_eq!(String::from_utf8_lossy(header.raw_path()), expected);
         }
+    }
+
+    #[test]
+    fn copilot_is_told_that_a_tool_goes_on() {
+        let header = built("http://h", Kind::Copilot, &HeaderMap::new(), true);
+        assert_eq!(header.headers["x-initiator"], "agent");
+        assert_eq!(header.headers["copilot-integration-id"], "vscode-chat");
+        assert!(header.headers.get("copilot-vision-request").is_none());
     }
 
     #[test]

@@ -57,6 +57,7 @@ use crate::head::Head;
 use crate::ir::lower::Rules;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream};
 use crate::names::NameRule;
+use crate::openai_chat;
 use crate::patch::Member;
 use crate::target::{Profile, Target};
 use crate::thinking::Thinking;
@@ -92,7 +93,8 @@ pub fn write_request(
     _context: &mut Context,
     losses: &mut Losses,
 ) -> Result<Vec<u8>, WireError> {
-    write_request::write_request(request, target, losses)
+    let body = write_request::write_request(request, target, losses)?;
+    Ok(openai_chat::fit(Cow::Owned(body), target, losses).into_owned())
 }
 
 /// Client body → upstream body of the same format, changed on its bytes.
@@ -102,7 +104,8 @@ pub fn patch_request<'a>(
     target: &Target<'_>,
     losses: &mut Losses,
 ) -> Result<Cow<'a, [u8]>, WireError> {
-    Ok(patch_request::patch_request(body, head, target, losses))
+    let body = patch_request::patch_request(body, head, target, losses);
+    Ok(openai_chat::fit(body, target, losses))
 }
 
 /// Reads an answer of this format. `seed` is 32 hex digits for ids that the upstream does not give.

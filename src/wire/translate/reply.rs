@@ -14,6 +14,7 @@ use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
 use crate::ir::{BlockKind, Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::json::{self, Json};
+use crate::openai_chat;
 use crate::openai_responses::Collect;
 use crate::sse;
 use crate::target::Operation;
@@ -176,6 +177,13 @@ impl Reply {
 
     /// Takes a whole JSON answer, also where the client wants events.
     pub fn whole(&mut self, body: &[u8]) -> Flow {
+        let body = match openai_chat::unwrap_answer(self.plan.profile, body) {
+            Ok(body) => body,
+            Err(failure) => {
+                self.watch.failure = Some(failure);
+                return self.watch.flow();
+            }
+        };
         match self.plan.operation {
             Operation::CountTokens => return self.count(body),
             Operation::Compact => return self.verbatim(body),
