@@ -39,6 +39,7 @@ pub mod sse;
 pub mod target;
 pub mod thinking;
 pub mod translate;
+mod typed;
 
 use serde::{Deserialize, Serialize};
 

@@ -12,7 +12,6 @@
 //! | `fields.rs` | members of an object, taken out one by one with their types checked |
 //! | `read_request.rs`, `read_blocks.rs`, `read_tools.rs` | client body → IR |
 //! | `write_request.rs`, `write_blocks.rs`, `write_tools.rs`, `settings.rs` | IR → upstream body |
-//! | `root_schema.rs` | tool schemas as the API takes them: an object at the root |
 //! | `cache_control.rs` | at most four marks, and which |
 //! | `patch_request.rs`, `patch_messages.rs` | same format: changes on the bytes |
 //! | `events.rs`, `read_answer.rs`, `read_item.rs` | upstream events or body → IR events |
@@ -32,7 +31,6 @@ mod read_blocks;
 mod read_item;
 mod read_request;
 mod read_tools;
-mod root_schema;
 #[cfg(test)]
 mod round_trip;
 mod settings;

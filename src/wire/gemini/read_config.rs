@@ -5,14 +5,15 @@
 
 use super::camel;
 use super::envelope::unwrap_client_envelope;
+use super::numbers::{float, int, uint};
 use super::read_tools::schema;
-use super::typed::{boolean, float, int, object, string, strings, uint};
 use crate::error::WireError;
 use crate::ir::{Format, LossKind, Losses, RawJson, Request};
 use crate::json::{self, Json, Path};
 use crate::patch::members;
 use crate::schema::lower_types;
 use crate::thinking::{Level, Mode, Thinking};
+use crate::typed::{boolean, object, string, strings};
 
 /// The settings.
 pub(super) fn read_config<'a>(

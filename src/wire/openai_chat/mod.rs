@@ -14,7 +14,6 @@
 //! | `write_answer.rs` | a folded answer → one body |
 //! | `flavour.rs`, `flavour_messages.rs` | what Kimi, Qwen, iFlow and Copilot insist on, on the bytes of a body |
 //! | `answer_members.rs` | what chunks and bodies share: ids, usage, finish reasons, citations |
-//! | `typed.rs` | members of a body as Rust types |
 
 mod answer_members;
 mod chunk;
@@ -32,7 +31,6 @@ mod read_settings;
 mod read_thinking;
 mod read_tools;
 mod read_usage;
-pub(crate) mod typed;
 mod write_answer;
 mod write_chunk;
 mod write_messages;

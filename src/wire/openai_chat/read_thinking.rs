@@ -4,12 +4,12 @@
 //! Kimi), `enable_thinking` (Qwen), `extra_body.google.thinking_config`. Leaves: [`Thinking`]. When several
 //! speak, the official one wins, then OpenRouter's. May go wrong: a word or type nobody knows.
 
-use super::typed::{boolean, int, object, string};
 use crate::error::WireError;
 use crate::ir::{LossKind, Losses};
 use crate::json::{Json, Path, parse_any};
 use crate::patch::Member;
 use crate::thinking::{Level, Mode, Summary, Thinking};
+use crate::typed::{boolean, int, object, string};
 
 /// Members that say nothing but how much to think.
 pub(super) const MEMBERS: [&str; 5] =

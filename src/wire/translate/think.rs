@@ -222,6 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn a_flavour_says_it_in_its_own_words_from_any_client() {
+        let kimi = card(None, &[Level::Low, Level::High]);
+        let chat = format!(r#"{CHAT},"reasoning_effort":"medium"}}"#);
+        let claude = format!(r#"{CLAUDE},"thinking":{{"type":"enabled","budget_tokens":1500}}}}"#);
+        for (client, body) in [(Protocol::OpenaiChat, chat), (Protocol::Claude, claude)] {
+            let sent = send(client, Profile::Kimi, "kimi-k2.5", &kimi, &body).unwrap();
+            let out = text(&sent);
+            assert!(out.contains(r#""thinking":{"type":"enabled","effort":"low"}"#), "{out}");
+            assert!(out.contains(r#""model":"k2.5""#) && !out.contains("reasoning_effort"), "{out}");
+        }
+    }
+
+    #[test]
     fn reports_say_what_went_out_in_the_end() {
         let budget = card(Some((1024, 128_000)), &[]);
         let chat = |more: &str| format!(r#"{CHAT},"max_tokens":2000,"reasoning_effort":"high"{more}}}"#);
