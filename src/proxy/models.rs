@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn facts_stand_where_each_shape_has_a_member_for_them() {
-        let facts = pool::catalogue::lookup("gemini", "gemini-2.5-pro").map(|facts| facts.spec());
+        let facts = pool::catalogue::lookup("gemini", "gemini-2.5-pro").map(pool::catalogue::Facts::spec);
         let model =
             Listed { id: Arc::from("g"), provider: Arc::from("gemini"), facts: Arc::new(facts.unwrap()) };
-        let text = |shape| String::from_utf8(one(&[model.clone()], "g", shape).unwrap()).unwrap();
+        let text = |shape| String::from_utf8(one(std::slice::from_ref(&model), "g", shape).unwrap()).unwrap();
         for (shape, members) in [
             (
                 Protocol::Gemini,
