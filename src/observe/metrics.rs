@@ -24,6 +24,8 @@ pub struct Metrics {
     cooldowns: IntCounterVec,
     losses: IntCounterVec,
     thinking_mismatch: IntCounterVec,
+    /// Looks at the configuration file that found a change.
+    pub reloads: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
     /// Upstream connections that were opened.
@@ -61,6 +63,7 @@ impl Metrics {
         let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
         registry.register(Box::new(in_flight.clone()))?;
         Ok(Self {
+            reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
                 "requests_total",
                 "Finished requests.",

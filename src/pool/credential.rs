@@ -168,6 +168,10 @@ pub struct CredentialSpec {
     pub base_url: Arc<str>,
     /// Key or token; empty: the upstream wants none.
     pub secret: SecretString,
+    /// Whether that is a token of a login and not a key: some upstreams want it in another header.
+    pub is_token: bool,
+    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro.
+    pub scope: Arc<str>,
     /// Headers to add. Values may be secrets; one that starts with `$` names a header of the client.
     pub headers: Vec<(String, SecretString)>,
     /// How to reach the upstream.
@@ -205,6 +209,8 @@ impl CredentialSpec {
             kind,
             base_url: Arc::from(""),
             secret: SecretString::default(),
+            is_token: false,
+            scope: Arc::from(""),
             headers: Vec::new(),
             proxy: Proxy::Global,
             prefix: None,
@@ -228,6 +234,7 @@ impl CredentialSpec {
         };
         self.kind == other.kind
             && self.base_url == other.base_url
+            && self.scope == other.scope
             && self.secret.expose_secret() == other.secret.expose_secret()
             && self.proxy == other.proxy
             && headers(self) == headers(other)

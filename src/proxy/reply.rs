@@ -9,6 +9,7 @@
 //! write for a burst, no delay for a single event.
 
 use super::client::Client;
+use super::error::Partial;
 use super::respond;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
@@ -48,7 +49,12 @@ pub(super) enum Ended {
     /// The upstream broke after the client got a part; the client was told.
     Broken(Failure),
     /// The upstream broke before the client got anything.
-    Missed(Failure),
+    Missed {
+        /// How.
+        failure: Failure,
+        /// What could have been told.
+        partial: Option<Box<Partial>>,
+    },
     /// The client left.
     Gone(BError),
 }
@@ -163,7 +169,7 @@ impl<'p, 'c> Pump<'p, 'c> {
     /// Sends an answer that came whole.
     pub(super) async fn whole(&mut self, body: &[u8]) -> Ended {
         match self.reply.whole(body) {
-            Flow::Failed(failure) => Ended::Missed(failure),
+            Flow::Failed(failure) => Ended::Missed { failure, partial: None },
             _ => match self.complete().await {
                 Ok(()) => Ended::Complete { reusable: true },
                 Err(error) => Ended::Gone(error),
@@ -296,7 +302,11 @@ impl<'p, 'c> Pump<'p, 'c> {
     /// The upstream broke.
     async fn fail(&mut self, failure: Failure) -> Ended {
         if !self.committed {
-            return Ended::Missed(failure);
+            let partial = (self.shape.stream && self.good).then(|| {
+                self.reply.fail(&failure);
+                Box::new(Partial { array: self.shape.array, bytes: self.reply.take() })
+            });
+            return Ended::Missed { failure, partial };
         }
         self.reply.fail(&failure);
         let bytes = self.reply.take();

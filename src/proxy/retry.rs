@@ -215,6 +215,8 @@ impl Exchange<'_, '_> {
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
             secret: &credential.secret,
+            is_token: credential.is_token,
+            scope: &credential.scope,
             extra: &extra,
             client: &asked.headers,
             query: asked.query.as_deref(),
@@ -289,9 +291,9 @@ impl Exchange<'_, '_> {
                 self.report(pick, &broken(&failure), attempts);
                 Attempt::Answered
             }
-            Ended::Missed(failure) => {
+            Ended::Missed { failure, partial } => {
                 let verdict = self.report(pick, &broken(&failure), attempts);
-                Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
+                Attempt::Failed(verdict, Box::new(ProxyError { partial, ..ProxyError::upstream(failure) }))
             }
         }
     }
@@ -302,13 +304,11 @@ impl Exchange<'_, '_> {
         let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
         let class = verdict.class.name();
         self.state.metrics.attempt(&provider, &model, class);
-        if let Some(cooled) = verdict.cooled {
+        if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);
-            let facts = &self.record.facts;
-            tracing::warn!(
-                request_id = %facts.request_id, provider = %provider, account = %facts.credential, model = %model,
-                "cooldown: {class}, until {} ms after the start, soft={}", cooled.until_ms, cooled.soft
-            );
+        }
+        if !matches!(outcome, Outcome::Success | Outcome::ClientGone) {
+            self.record.attempt_failed(&model, outcome, &verdict);
         }
         verdict
     }
@@ -319,7 +319,7 @@ async fn move_answer(pump: &mut Pump<'_, '_>, opened: Opened, state: &State, lan
     let Opened { mut upstream, events } = opened;
     let ended = match answer(pump, &mut upstream, events).await {
         Ok(ended) => ended,
-        Err(Collected::Failed(failure)) => Ended::Missed(failure),
+        Err(Collected::Failed(failure)) => Ended::Missed { failure, partial: None },
         Err(Collected::Gone(error)) => Ended::Gone(error),
     };
     match &ended {
@@ -417,6 +417,12 @@ pub(super) async fn answer_error(
     record.facts.error.clone_from(&error.failure.message);
     if error.close {
         client.close();
+    }
+    if let Some(partial) = &error.partial {
+        record.facts.status = 200;
+        let http11 = client.is_http11();
+        client.start(respond::stream_header(&record.facts.request_id, partial.array, http11)?).await?;
+        return client.finish(partial.bytes.clone()).await;
     }
     let mut header = respond::json_header(error.failure.status, &record.facts.request_id)?;
     if let Some(seconds) = error.failure.retry_after {

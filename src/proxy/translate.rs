@@ -34,6 +34,8 @@ struct MadeFor {
     model: Arc<str>,
     thinking: Option<Mode>,
     shown: bool,
+    /// The body names it for some flavours.
+    scope: Arc<str>,
 }
 
 /// Makes the body for `pick`, or takes the one that was made before.
@@ -51,6 +53,7 @@ pub(super) fn translate(
         model: Arc::clone(&model.upstream),
         thinking: pick.thinking(route.thinking()),
         shown: model.force_mapping,
+        scope: Arc::clone(&pick.credential().scope),
     };
     if let Some(before) = before.filter(|before| before.made_for == made_for) {
         return Ok(before);
@@ -76,7 +79,7 @@ pub(super) fn translate(
         shown_model: model.force_mapping.then(|| route.asked()),
         created: state.now().wall_s,
         seed: &record.seed,
-        project: "",
+        project: &pick.credential().scope,
     };
     let wire::translate::Prepared { body, plan, losses, thinking } = wire::translate::prepare(&job)?;
     let body = match body {

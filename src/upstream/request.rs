@@ -45,8 +45,12 @@ pub struct Call<'c> {
     pub model: &'c str,
     /// Whether events are wanted.
     pub stream: bool,
-    /// The operator's key.
+    /// The operator's key, or the token of an account.
     pub secret: &'c SecretString,
+    /// Whether it is a token.
+    pub is_token: bool,
+    /// The account within the login; may be empty.
+    pub scope: &'c str,
     /// The operator's headers.
     pub extra: &'c [(HeaderName, Extra)],
     /// The client's headers.
@@ -106,6 +110,9 @@ const COPILOT: [(&str, &str); 6] = [
     ("copilot-integration-id", "vscode-chat"),
     ("x-github-api-version", "2025-04-01"),
 ];
+
+/// What Anthropic's API asks for with the token of a login.
+const OAUTH_BETA: &str = "oauth-2025-04-20";
 
 /// Builds the header of `call`.
 pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
@@ -219,6 +226,14 @@ fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     }
     let bearer = || secret_value(&format!("Bearer {secret}"));
     match call.kind {
+        Kind::Claude if call.is_token => {
+            header.insert_header(AUTHORIZATION, bearer()?)?;
+            add_beta(header, OAUTH_BETA)?;
+        }
+        Kind::Codex if !call.scope.is_empty() => {
+            header.insert_header(AUTHORIZATION, bearer()?)?;
+            header.insert_header("chatgpt-account-id", secret_value(call.scope)?)?;
+        }
         Kind::Claude => {
             header.insert_header("x-api-key", secret_value(secret)?)?;
             if call.lane.host() != "api.anthropic.com" {
@@ -246,6 +261,17 @@ fn copilot(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     if hints.vision {
         header.insert_header("copilot-vision-request", "true")?;
     }
+    Ok(())
+}
+
+/// Adds a beta to those that the client named.
+fn add_beta(header: &mut RequestHeader, beta: &str) -> Result<()> {
+    let named: Vec<_> =
+        header.headers.get_all("anthropic-beta").iter().filter_map(|v| v.to_str().ok()).collect();
+    if named.iter().any(|list| list.split(',').any(|name| name.trim() == beta)) {
+        return Ok(());
+    }
+    header.append_header("anthropic-beta", beta.to_owned())?;
     Ok(())
 }
 
@@ -281,6 +307,8 @@ mod tests {
             model: "m/1?x",
             stream: true,
             secret: &secret,
+            is_token: false,
+            scope: "",
             extra: &[
                 (HeaderName::from_static("x-static"), Extra::Literal(HeaderValue::from_static("s"))),
                 (HeaderName::from_static("x-copied"), Extra::Copy(HeaderName::from_static("x-mine"))),

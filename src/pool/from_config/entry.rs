@@ -127,7 +127,7 @@ impl<'c> Maker<'c> {
         set
     }
 
-    fn rules(&mut self, rules: &[config::ErrorRule], place: &str) -> Arc<[ErrorRule]> {
+    pub(super) fn rules(&mut self, rules: &[config::ErrorRule], place: &str) -> Arc<[ErrorRule]> {
         let mut made = Vec::with_capacity(rules.len());
         for rule in rules {
             let action = match rule.action {
@@ -148,7 +148,7 @@ impl<'c> Maker<'c> {
 }
 
 impl CredentialSpec {
-    fn reached(self, headers: Vec<(String, SecretString)>, proxy: Proxy) -> Self {
+    pub(super) fn reached(self, headers: Vec<(String, SecretString)>, proxy: Proxy) -> Self {
         Self { headers, proxy, ..self }
     }
 }
@@ -179,15 +179,15 @@ fn secret(key: &Secret) -> SecretString {
     SecretString::from(key.expose_secret())
 }
 
-fn prefix(prefix: &str) -> Option<Arc<str>> {
+pub(super) fn prefix(prefix: &str) -> Option<Arc<str>> {
     (!prefix.is_empty()).then(|| Arc::from(prefix))
 }
 
-fn priority(priority: i64) -> i32 {
+pub(super) fn priority(priority: i64) -> i32 {
     i32::try_from(priority).unwrap_or(if priority < 0 { i32::MIN } else { i32::MAX })
 }
 
-fn headers(headers: &Headers) -> Vec<(String, SecretString)> {
+pub(super) fn headers(headers: &Headers) -> Vec<(String, SecretString)> {
     let text = |value: &HeaderValue| match value {
         HeaderValue::Literal(secret) => SecretString::from(secret.expose_secret()),
         HeaderValue::CopyFrom(name) => SecretString::from(format!("${name}")),
@@ -195,7 +195,7 @@ fn headers(headers: &Headers) -> Vec<(String, SecretString)> {
     headers.0.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-fn proxy(setting: &ProxySetting) -> Proxy {
+pub(super) fn proxy(setting: &ProxySetting) -> Proxy {
     match setting {
         ProxySetting::Inherit => Proxy::Global,
         ProxySetting::Direct => Proxy::Direct,
@@ -220,11 +220,11 @@ fn url_text(url: &ProxyUrl) -> String {
     format!("{}://{login}{open}{}{close}:{}", url.scheme.name(), url.host, url.port)
 }
 
-fn patterns(excluded: &[String]) -> Vec<Pattern> {
+pub(super) fn patterns(excluded: &[String]) -> Vec<Pattern> {
     excluded.iter().map(|pattern| Pattern::new(&pattern.to_lowercase())).collect()
 }
 
-fn excludes(patterns: &[Pattern], upstream: &str) -> bool {
+pub(super) fn excludes(patterns: &[Pattern], upstream: &str) -> bool {
     let upstream = upstream.to_lowercase();
     patterns.iter().any(|pattern| pattern.matches(&upstream))
 }
