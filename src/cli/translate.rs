@@ -151,7 +151,8 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
 }
 
 fn formats() -> String {
-    "openai, openai-response, openai-completions, claude, gemini, gemini-cli, codex, antigravity, kiro"
+    "openai, openai-response, openai-completions, claude, gemini, gemini-cli, codex, antigravity, kiro, kimi, \
+     qwen, iflow, copilot"
         .to_owned()
 }
 
@@ -160,6 +161,10 @@ fn card(profile: Profile, model: &str) -> Card {
     let (model, _) = split_suffix(model);
     let channels: &[&str] = match profile {
         Profile::Chat => &[],
+        Profile::Kimi => &["kimi"],
+        Profile::Qwen => &["qwen"],
+        Profile::Iflow => &["iflow"],
+        Profile::Copilot | Profile::CopilotResponses => &["github-copilot"],
         Profile::Responses | Profile::Codex => &["codex", "codex-pro"],
         Profile::Claude => &["claude"],
         Profile::Gemini | Profile::GeminiCli => &["gemini", "vertex"],

@@ -23,6 +23,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     cooldowns: IntCounterVec,
     losses: IntCounterVec,
+    thinking_mismatch: IntCounterVec,
     /// Looks at the configuration file that found a change.
     pub reloads: IntCounterVec,
     /// Requests that are being served.
@@ -52,22 +53,13 @@ impl Metrics {
     /// Registers everything. Fails only when two metrics share a name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("cliproxy".to_owned()), None)?;
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
+        let counters = |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
         let counter = |name: &str, help: &str| {
             let metric = IntCounter::new(name, help)?;
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let seconds = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-            let metric = HistogramVec::new(options, &["client", "provider", "model"])?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
+        let seconds = |name: &str, help: &str| seconds(&registry, name, help);
         let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
         registry.register(Box::new(in_flight.clone()))?;
         Ok(Self {
@@ -101,6 +93,12 @@ impl Metrics {
                 "translation_losses_total",
                 "Things that the target format could not hold.",
                 &["client", "kind"],
+            )?,
+            thinking_mismatch: counters(
+                "thinking_mismatch_total",
+                "Requests that were sent with another amount of thinking than was asked for, and answers with \
+                 another than their upstream was told.",
+                &["provider", "model", "kind"],
             )?,
             connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
             connections_reused: counter(
@@ -139,6 +137,11 @@ impl Metrics {
         self.losses.with_label_values(&[client, kind]).inc();
     }
 
+    /// Thinking is not what was asked for.
+    pub fn thinking_mismatch(&self, provider: &str, model: &str, kind: &str) {
+        self.thinking_mismatch.with_label_values(&[provider, model, kind]).inc();
+    }
+
     /// An answer reported its tokens.
     pub fn tokens(&self, provider: &str, model: &str, usage: &Usage) {
         for (kind, count) in [
@@ -161,6 +164,24 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         out
     }
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    let metric = HistogramVec::new(options, &["client", "provider", "model"])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 #[cfg(test)]

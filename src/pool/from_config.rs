@@ -68,7 +68,7 @@ fn kind(block: Block, base_url: &str) -> Option<(Kind, &'static str)> {
         Block::Codex => (Kind::Responses, "codex"),
         Block::Xai => (Kind::Responses, "xai"),
         Block::Vertex => (Kind::Vertex, "vertex"),
-        preset => (Kind::Chat, preset.key()),
+        preset => (Kind::of_chat_server(base_url), preset.key()),
     })
 }
 

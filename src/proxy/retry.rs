@@ -101,10 +101,10 @@ impl Exchange<'_, '_> {
                         return Ok(Err(error));
                     }
                 }
-                Selected::Busy(error) if busy_since.get_or_insert_with(Instant::now).elapsed() >= BUSY => {
-                    return Err(better(last, *error));
-                }
-                Selected::Busy(_) => {
+                Selected::Busy(error) => {
+                    if busy_since.get_or_insert_with(Instant::now).elapsed() >= BUSY {
+                        return Err(better(last, *error));
+                    }
                     if let Err(error) = self.pause(BUSY_STEP).await {
                         return Ok(Err(error));
                     }
@@ -113,21 +113,20 @@ impl Exchange<'_, '_> {
                 Selected::Pick(pick) => {
                     self.note_pick(&pick, attempts.total());
                     let operation = asked.parsed.call.operation;
-                    if count::is_local(operation, &pick) {
+                    if count::is_local(operation, asked.parsed.call.client, &pick) {
                         return self.estimate(&asked.parsed).await;
                     }
-                    let made =
-                        translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
+                    let made = translate(
+                        &asked.parsed,
+                        &route,
+                        &pick,
+                        prepared.take(),
+                        (self.state, self.snapshot),
+                        self.record,
+                    )?;
                     prepared = Some(made);
-                    let attempt = match login::token(self.state, &pick).await {
-                        Ok(token) => {
-                            let attempt =
-                                self.attempt(*pick, token, &mut question, &mut prepared, &mut attempts);
-                            Box::pin(attempt).await
-                        }
-                        Err(error) => self.no_token(*pick, &error, &mut attempts),
-                    };
-                    match attempt {
+                    let attempt = self.attempt(*pick, &mut question, &mut prepared, &mut attempts);
+                    match Box::pin(attempt).await {
                         Attempt::Answered => return Ok(Ok(())),
                         Attempt::Gone(error) => return Ok(Err(error)),
                         Attempt::Failed(verdict, error)
@@ -178,11 +177,14 @@ impl Exchange<'_, '_> {
     async fn attempt(
         &mut self,
         mut pick: Pick,
-        token: Option<SecretString>,
         question: &mut Option<Question>,
         prepared: &mut Option<Prepared>,
         attempts: &mut Attempts,
     ) -> Attempt {
+        let token = match login::token(self.state, &pick).await {
+            Ok(token) => token,
+            Err(error) => return self.no_token(pick, &error, attempts),
+        };
         let opened = {
             let (Some(asked), Some(made)) = (question.as_ref(), prepared.as_ref()) else {
                 return Attempt::Answered;
@@ -231,6 +233,7 @@ impl Exchange<'_, '_> {
         let call = request::Call {
             lane: &lane,
             kind: credential.kind,
+            profile: made.plan.profile,
             operation: asked.parsed.call.operation,
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
@@ -241,7 +244,7 @@ impl Exchange<'_, '_> {
             client: &asked.headers,
             query: asked.query.as_deref(),
             same_format: made.plan.same_format,
-            length: made.body.len(),
+            body: &made.body,
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
@@ -301,6 +304,10 @@ impl Exchange<'_, '_> {
         match ended {
             Ended::Complete { .. } => {
                 self.record.facts.status = 200;
+                if let Some(mismatch) = reply.thinking_mismatch() {
+                    let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+                    self.state.metrics.thinking_mismatch(provider, model, mismatch.name());
+                }
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
             }

@@ -8,13 +8,13 @@
 use super::error::ProxyError;
 use super::parse::Parsed;
 use super::record::Record;
-use crate::state::State;
+use crate::state::{Snapshot, State};
 use bytes::Bytes;
 use pool::{Pick, Route};
 use std::borrow::Cow;
 use std::sync::Arc;
 use wire::target::{Operation, Profile};
-use wire::thinking::Mode;
+use wire::thinking::{Mismatch, Mode, ThinkingReport};
 use wire::translate::{Job, Plan};
 
 /// A request that can be sent.
@@ -44,12 +44,12 @@ pub(super) fn translate(
     route: &Route,
     pick: &Pick,
     before: Option<Prepared>,
-    state: &State,
+    (state, snapshot): (&State, &Snapshot),
     record: &mut Record,
 ) -> Result<Prepared, ProxyError> {
     let model = pick.model();
     let made_for = MadeFor {
-        profile: pick.credential().kind.profile(),
+        profile: pick.profile(parsed.call.client),
         model: Arc::clone(&model.upstream),
         thinking: pick.thinking(route.thinking()),
         shown: model.force_mapping,
@@ -75,17 +75,44 @@ pub(super) fn translate(
         model: &model.upstream,
         card: &model.card,
         suffix: made_for.thinking,
+        strict: snapshot.config.models.thinking.strict,
         shown_model: model.force_mapping.then(|| route.asked()),
         created: state.now().wall_s,
         seed: &record.seed,
         project: &pick.credential().scope,
     };
-    let wire::translate::Prepared { body, plan, losses, .. } = wire::translate::prepare(&job)?;
+    let wire::translate::Prepared { body, plan, losses, thinking } = wire::translate::prepare(&job)?;
     let body = match body {
         // Nothing had to change: the client's own bytes go on.
         Cow::Borrowed(_) => parsed.body.clone(),
         Cow::Owned(body) => Bytes::from(body),
     };
     record.losses(&losses, state);
+    note_thinking(&thinking, pick, state);
     Ok(Prepared { body, plan, made_for })
+}
+
+/// The two lines by which operators follow thinking, and the counter.
+fn note_thinking(report: &ThinkingReport, pick: &Pick, state: &State) {
+    let Some(original) = report.original else { return };
+    let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let name = |mode: Option<Mode>| mode.map_or("absent", Mode::name);
+        let level = |mode: Option<Mode>| mode.and_then(Mode::level).map_or("", |level| level.name());
+        tracing::debug!(
+            provider = %provider, model = %model, mode = original.name(),
+            level = level(report.original), budget = original.budget(),
+            source = report.origin.name(), visible = report.visible,
+            "thinking: original config from request"
+        );
+        tracing::debug!(
+            provider = %provider, model = %model, mode = name(report.processed),
+            level = level(report.processed), budget = report.processed.and_then(Mode::budget),
+            mismatch = report.mismatch(),
+            "thinking: processed config to apply"
+        );
+    }
+    if report.mismatch() {
+        state.metrics.thinking_mismatch(provider, model, Mismatch::Adjusted.name());
+    }
 }

@@ -87,6 +87,10 @@ impl Lanes {
 pub fn default_base(kind: Kind) -> &'static str {
     match kind {
         Kind::Chat | Kind::Responses => "https://api.openai.com/v1",
+        Kind::Kimi => "https://api.kimi.com/coding/v1",
+        Kind::Qwen => "https://portal.qwen.ai/v1",
+        Kind::Iflow => "https://apis.iflow.cn/v1",
+        Kind::Copilot => "https://api.githubcopilot.com",
         Kind::Codex => "https://chatgpt.com/backend-api/codex",
         Kind::Claude => "https://api.anthropic.com",
         Kind::Gemini => "https://generativelanguage.googleapis.com",

@@ -17,7 +17,8 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use pool::Kind;
 use secrecy::{ExposeSecret, SecretString};
 use wire::model_path;
-use wire::target::Operation;
+use wire::openai_chat::copilot_hints;
+use wire::target::{Operation, Profile};
 
 /// A value of an operator's header.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Call<'c> {
     pub lane: &'c Lane,
     /// Its kind.
     pub kind: Kind,
+    /// The flavour of the body.
+    pub profile: Profile,
     /// What is asked.
     pub operation: Operation,
     /// The upstream's name of the model.
@@ -55,8 +58,8 @@ pub struct Call<'c> {
     pub query: Option<&'c str>,
     /// Whether the client speaks the upstream's format.
     pub same_format: bool,
-    /// Length of the body.
-    pub length: usize,
+    /// The body.
+    pub body: &'c [u8],
 }
 
 /// The operator's headers of a credential. A value `$Name` copies what the client sent as `Name`; pairs that
@@ -97,6 +100,14 @@ const FORWARDED_PREFIXES: [&str; 5] =
 /// The version of Anthropic's API that is spoken when the client says none.
 const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
+/// What Copilot's backend expects of an editor.
+const COPILOT: [(&str, &str); 4] = [
+    ("editor-version", concat!("cliproxy/", env!("CARGO_PKG_VERSION"))),
+    ("openai-intent", "conversation-panel"),
+    ("copilot-integration-id", "vscode-chat"),
+    ("x-github-api-version", "2025-04-01"),
+];
+
 /// What Anthropic's API asks for with the token of a login.
 const OAUTH_BETA: &str = "oauth-2025-04-20";
 
@@ -113,7 +124,7 @@ pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     let mut header = RequestHeader::build_no_case("POST", target.as_bytes(), Some(16))?;
     header.insert_header(HOST, call.lane.authority())?;
     header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    header.insert_header(CONTENT_LENGTH, call.length)?;
+    header.insert_header(CONTENT_LENGTH, call.body.len())?;
     let accept = match call.kind {
         // It answers in a format of its own.
         Kind::Kiro => "*/*",
@@ -151,7 +162,14 @@ fn path(call: &Call<'_>) -> Result<String> {
         if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
     };
     Ok(match (call.kind, call.operation) {
-        (Kind::Chat, _) => format!("{base}/chat/completions"),
+        (Kind::Kimi, operation) if call.profile == Profile::Claude => {
+            let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
+            format!("{}/messages{count}", versioned("/v1"))
+        }
+        (Kind::Copilot, _) if call.profile == Profile::CopilotResponses => format!("{base}/responses"),
+        (Kind::Chat | Kind::Kimi | Kind::Qwen | Kind::Iflow | Kind::Copilot, _) => {
+            format!("{base}/chat/completions")
+        }
         (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
         (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
         (Kind::Kiro, _) => format!("{base}/generateAssistantResponse"),
@@ -204,11 +222,13 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
 fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     let secret = call.secret.expose_secret();
     match call.kind {
-        Kind::Claude if header.headers.get("anthropic-version").is_none() => {
-            header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
-        }
+        Kind::Copilot => copilot(call, header)?,
         Kind::Kiro => stamp_kiro(call, header)?,
         _ => {}
+    }
+    let speaks_claude = call.profile == Profile::Claude;
+    if speaks_claude && header.headers.get("anthropic-version").is_none() {
+        header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
     }
     if secret.is_empty() {
         return Ok(());
@@ -252,6 +272,19 @@ fn stamp_kiro(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
+/// What Copilot's API asks for besides the token.
+fn copilot(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
+    for (name, value) in COPILOT {
+        header.insert_header(name, HeaderValue::from_static(value))?;
+    }
+    let hints = copilot_hints(call.body);
+    header.insert_header("x-initiator", if hints.agent { "agent" } else { "user" })?;
+    if hints.vision {
+        header.insert_header("copilot-vision-request", "true")?;
+    }
+    Ok(())
+}
+
 /// Adds a beta to those that the client named.
 fn add_beta(header: &mut RequestHeader, beta: &str) -> Result<()> {
     let named: Vec<_> =
@@ -274,8 +307,10 @@ fn secret_value(text: &str) -> Result<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::Protocol;
     use crate::upstream::peer::ConnectTimeouts;
     use crate::upstream::resolve::Resolver;
+    use pool::ModelSpec;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -289,6 +324,7 @@ mod tests {
         header(&Call {
             lane: &lane(base),
             kind,
+            profile: kind.profile(Protocol::OpenaiChat, &ModelSpec::default()),
             operation: Operation::Generate,
             model: "m/1?x",
             stream: true,
@@ -302,7 +338,7 @@ mod tests {
             client,
             query: Some("beta=true&key=client-key"),
             same_format,
-            length: 7,
+            body: br#"{"messages":[{"role":"tool"}]}"#,
         })
         .unwrap()
     }
@@ -312,6 +348,8 @@ mod tests {
         let none = HeaderMap::new();
         for (base, kind, expected) in [
             ("http://h/v1", Kind::Chat, "/v1/chat/completions"),
+            ("http://h/v1", Kind::Kimi, "/v1/chat/completions"),
+            ("http://h", Kind::Copilot, "/chat/completions"),
             ("http://h/codex", Kind::Codex, "/codex/responses"),
             ("http://h", Kind::Claude, "/v1/messages?beta=true"),
             ("http://h/v1", Kind::Claude, "/v1/messages?beta=true"),
@@ -337,6 +375,14 @@ mod tests {
         let other = built("https://q.us-east-1.amazonaws.com", Kind::Kiro, &none, false);
         assert!(other.headers.get("x-amz-target").is_none());
         assert_eq!(other.headers["x-amzn-codewhisperer-optout"], "true");
+    }
+
+    #[test]
+    fn copilot_is_told_that_a_tool_goes_on() {
+        let header = built("http://h", Kind::Copilot, &HeaderMap::new(), true);
+        assert_eq!(header.headers["x-initiator"], "agent");
+        assert_eq!(header.headers["copilot-integration-id"], "vscode-chat");
+        assert!(header.headers.get("copilot-vision-request").is_none());
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub mod sse;
 pub mod target;
 pub mod thinking;
 pub mod translate;
+mod typed;
 
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,7 @@ use crate::head;
 use crate::ir::Losses;
 use crate::openai_responses::websocket::{Session, Step, error_frame};
 use crate::target::{Card, Operation, Profile};
-use crate::thinking::{Mode, split_suffix};
+use crate::thinking::{ThinkingReport, split_suffix};
 use crate::translate::{Flow, Job, Plan, Reply, prepare};
 
 /// What routing would have decided.
@@ -48,8 +48,8 @@ pub struct Sent {
     pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
-    /// How much the model is asked to think.
-    pub thinking: Option<Mode>,
+    /// How much the client asked the model to think, and how much the upstream is told.
+    pub thinking: ThinkingReport,
 }
 
 /// A conversation over a WebSocket.
@@ -87,6 +87,7 @@ impl Replay<'_> {
             model,
             card: self.card,
             suffix,
+            strict: false,
             shown_model: None,
             created: self.created,
             seed: self.seed,

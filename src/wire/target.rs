@@ -8,8 +8,18 @@ use crate::thinking::{Mode, Support};
 pub enum Profile {
     /// Chat Completions as OpenAI-compatible servers take it.
     Chat,
+    /// Chat Completions as Kimi takes it.
+    Kimi,
+    /// Chat Completions as Qwen's portal takes it.
+    Qwen,
+    /// Chat Completions as iFlow takes it.
+    Iflow,
+    /// Chat Completions as GitHub Copilot takes it.
+    Copilot,
     /// Responses as the public OpenAI API takes it.
     Responses,
+    /// Responses as GitHub Copilot takes it.
+    CopilotResponses,
     /// Responses as the Codex backend takes it.
     Codex,
     /// Claude Messages.
@@ -29,8 +39,8 @@ impl Profile {
     /// thinking is asked for as there.
     pub fn protocol(self) -> Protocol {
         match self {
-            Self::Chat => Protocol::OpenaiChat,
-            Self::Responses | Self::Codex => Protocol::OpenaiResponses,
+            Self::Chat | Self::Kimi | Self::Qwen | Self::Iflow | Self::Copilot => Protocol::OpenaiChat,
+            Self::Responses | Self::CopilotResponses | Self::Codex => Protocol::OpenaiResponses,
             Self::Claude | Self::Kiro => Protocol::Claude,
             Self::Gemini | Self::Antigravity | Self::GeminiCli => Protocol::Gemini,
         }
@@ -40,7 +50,12 @@ impl Profile {
     pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "openai",
+            Self::Kimi => "kimi",
+            Self::Qwen => "qwen",
+            Self::Iflow => "iflow",
+            Self::Copilot => "copilot",
             Self::Responses => "openai-response",
+            Self::CopilotResponses => "copilot-response",
             Self::Codex => "codex",
             Self::Claude => "claude",
             Self::Gemini => "gemini",
@@ -52,9 +67,14 @@ impl Profile {
 
     /// Reads the name.
     pub fn parse(name: &str) -> Option<Self> {
-        const ALL: [Profile; 8] = [
+        const ALL: [Profile; 13] = [
             Profile::Chat,
+            Profile::Kimi,
+            Profile::Qwen,
+            Profile::Iflow,
+            Profile::Copilot,
             Profile::Responses,
+            Profile::CopilotResponses,
             Profile::Codex,
             Profile::Claude,
             Profile::Gemini,

@@ -12,7 +12,7 @@ use crate::frames::Framing;
 use crate::head::Head;
 use crate::ir::{Context, Losses, lower};
 use crate::target::{Card, Operation, Profile, Target};
-use crate::thinking::{self, Mode};
+use crate::thinking::{Mode, ThinkingReport};
 use crate::{Protocol, estimate, gemini};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ mod formats;
 mod relay;
 mod reply;
 mod source;
+mod think;
 
 pub use formats::{read_request, stream_writer, write_answer, write_count};
 pub use reply::{Flow, Reply};
@@ -48,6 +49,8 @@ pub struct Job<'j> {
     pub card: &'j Card,
     /// Thinking asked for by a model-name suffix; wins over the body.
     pub suffix: Option<Mode>,
+    /// Refuse a budget of thinking that does not fit below `max_tokens`; otherwise it is cut.
+    pub strict: bool,
     /// The model name that the answer shall carry; `None`: the upstream's.
     pub shown_model: Option<&'j str>,
     /// Seconds since 1970.
@@ -67,8 +70,8 @@ pub struct Prepared<'j> {
     pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
-    /// How much the model is asked to think.
-    pub thinking: Option<Mode>,
+    /// How much the client asked the model to think, and how much the upstream is told.
+    pub thinking: ThinkingReport,
 }
 
 /// How an answer is translated: all that is left of a request when its body is gone.
@@ -88,6 +91,8 @@ pub struct Plan {
     pub same_format: bool,
     /// How the client's events are framed.
     pub framing: Framing,
+    /// How much the upstream was told to think.
+    pub thinking: Option<Mode>,
     /// What the answer needs to know of the request.
     pub context: Arc<Context>,
 }
@@ -124,11 +129,15 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         thinking: None,
         project: job.project,
     };
-    let body = if job.same_format() {
-        target.thinking = thinking::plan(job.suffix, &job.card.thinking, job.client, &mut losses);
-        formats::patch_request(job, &target, &mut losses)?
+    let (body, report) = if job.same_format() {
+        let mut report = think::own(job, &mut target, &mut losses)?;
+        let planned = losses.len();
+        let body = formats::patch_request(job, &target, &mut losses)?;
+        think::settle(&mut report, job, &body, planned, &losses);
+        (body, report)
     } else {
-        Cow::Owned(rewrite(job, &mut target, &mut context, &mut losses)?)
+        let (body, report) = rewrite(job, &mut target, &mut context, &mut losses)?;
+        (Cow::Owned(body), report)
     };
     let plan = Plan {
         client: job.client,
@@ -138,9 +147,10 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         upstream_stream: stream,
         same_format: job.same_format(),
         framing: job.framing,
+        thinking: report.processed,
         context: Arc::new(context),
     };
-    Ok(Prepared { body, plan, losses, thinking: target.thinking })
+    Ok(Prepared { body, plan, losses, thinking: report })
 }
 
 /// Reads the client's body and writes the upstream's.
@@ -149,19 +159,18 @@ fn rewrite(
     target: &mut Target<'_>,
     context: &mut Context,
     losses: &mut Losses,
-) -> Result<Vec<u8>, WireError> {
-    let protocol = job.profile.protocol();
+) -> Result<(Vec<u8>, ThinkingReport), WireError> {
     let mut request = formats::read_operation(job, losses)?;
     request.stream = job.stream;
-    if let Some(mode) = job.suffix {
-        request.thinking.mode = Some(mode);
-    }
-    target.thinking = thinking::plan(request.thinking.mode, &job.card.thinking, protocol, losses);
+    let mut report = think::rewritten(job, &request, target, losses)?;
+    let planned = losses.len();
     lower::lower(&mut request, formats::rules(job.profile), context, losses);
     context.hide_reasoning = request.thinking.visible == Some(false);
     context.legacy_functions = request.legacy_functions;
     context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
-    formats::write_request(job.operation, &request, target, context, losses)
+    let body = formats::write_request(job.operation, &request, target, context, losses)?;
+    think::settle(&mut report, job, &body, planned, losses);
+    Ok((body, report))
 }
 
 /// Counts the tokens of a client's body here, about: for upstreams that do not count.

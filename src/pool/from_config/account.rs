@@ -52,9 +52,9 @@ fn served(account: &Account) -> Option<(Kind, &'static str)> {
         // A key of AI Studio may lie in the folder as well as a login of the command line.
         "gemini" if !account.is_token => (Kind::Gemini, ""),
         "gemini" | "gemini-cli" => (Kind::GeminiCli, ""),
-        "iflow" => (Kind::Chat, "https://apis.iflow.cn/v1"),
-        "qwen" => (Kind::Chat, "https://portal.qwen.ai/v1"),
-        "kimi" => (Kind::Chat, "https://api.kimi.com/coding/v1"),
+        "iflow" => (Kind::Iflow, ""),
+        "qwen" => (Kind::Qwen, ""),
+        "kimi" => (Kind::Kimi, ""),
         "xai" if account.is_token => (Kind::Responses, "https://cli-chat-proxy.grok.com/v1"),
         "xai" => (Kind::Responses, "https://api.x.ai/v1"),
         _ => return None,

@@ -74,9 +74,12 @@ impl<'c> Maker<'c> {
 
     /// The credentials of a block: one per key, or one without a key.
     pub(super) fn compat(&mut self, block: &'c OpenaiCompatibility) -> Vec<CredentialSpec> {
-        let models = self.set(("", &block.models, &block.excluded_models));
-        let rules = self.rules(&block.request_scoped_errors, &block.name);
         let base_url = block.base_url.as_ref().map(config::BaseUrl::as_str).unwrap_or_default();
+        let kind = Kind::of_chat_server(base_url);
+        // A block serves what it lists; the catalogue only adds facts.
+        let channel = if block.models.is_empty() { "" } else { kind.chat_channel() };
+        let models = self.set((channel, &block.models, &block.excluded_models));
+        let rules = self.rules(&block.request_scoped_errors, &block.name);
         let headers = headers(&block.headers);
         let keyless = [config::CompatKey::default()];
         let keys = if block.api_key_entries.is_empty() { &keyless } else { block.api_key_entries.as_slice() };
@@ -97,7 +100,7 @@ impl<'c> Maker<'c> {
                 ..CredentialSpec::new(
                     identity(&name, &key.api_key, base_url, &proxy, &block.prefix, &headers),
                     &block.name,
-                    Kind::Chat,
+                    kind,
                     Arc::clone(&models),
                 )
             }
@@ -250,6 +253,8 @@ fn model(entry: &ModelEntry, channel: &str) -> ModelSpec {
             "" => known.display_name,
             name => Some(Arc::from(name)),
         },
+        responses_only: known.responses_only,
+        version: known.version,
         owned_by: known.owned_by,
         created: known.created,
         input: kinds(&entry.input_modalities, &known.input),

@@ -180,6 +180,7 @@ mod tests {
             model: "gemini-3-flash",
             card: &card,
             suffix: None,
+            strict: false,
             shown_model: Some("alias"),
             created: 0,
             seed: "seed",

@@ -5,7 +5,9 @@ use crate::error::WireError;
 use crate::frames::Framing;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream, lower};
 use crate::json::Path;
+use crate::patch::Member;
 use crate::target::{Operation, Profile, Target};
+use crate::thinking::Thinking;
 use crate::{Protocol, claude, gemini, kiro, openai_chat, openai_legacy, openai_responses};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,6 +33,20 @@ pub fn read_request<'a>(
         Protocol::OpenaiResponses => openai_responses::read_request(body, losses),
         Protocol::Claude => claude::read_request(body, losses),
         Protocol::Gemini => gemini::read_request(body, losses),
+    }
+}
+
+/// What a body asks of thinking, without reading the rest of it. `members` are those of the body.
+pub(super) fn asked_thinking<'t>(
+    protocol: Protocol,
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    match protocol {
+        Protocol::OpenaiChat => openai_chat::asked_thinking(body, members),
+        Protocol::OpenaiResponses => openai_responses::asked_thinking(body, members),
+        Protocol::Claude => claude::asked_thinking(body, members),
+        Protocol::Gemini => gemini::asked_thinking(body),
     }
 }
 

@@ -13,11 +13,13 @@ use crate::Protocol;
 use crate::error::Failure;
 use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
-use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
+use crate::ir::{BlockKind, Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
 use crate::json::{self, Json};
+use crate::openai_chat;
 use crate::openai_responses::Collect;
 use crate::sse;
 use crate::target::Operation;
+use crate::thinking::Mismatch;
 use std::sync::Arc;
 
 /// Where an answer stands after a step.
@@ -76,12 +78,17 @@ struct Watch {
     finish: Option<Finish>,
     /// Bytes of visible content, to tell empty answers.
     content: u64,
+    /// A block of thinking came.
+    thought: bool,
 }
 
 impl Watch {
     fn note(&mut self, event: &Event<'_>) {
         match event {
-            Event::Open { .. } => self.good = true,
+            Event::Open { kind, .. } => {
+                self.good = true;
+                self.thought |= matches!(kind, BlockKind::Reasoning { .. });
+            }
             Event::Delta {
                 delta: Delta::Text(text) | Delta::Arguments(text) | Delta::Data(text), ..
             } => {
@@ -181,6 +188,13 @@ impl Reply {
 
     /// Takes a whole JSON answer, also where the client wants events.
     pub fn whole(&mut self, body: &[u8]) -> Flow {
+        let body = match openai_chat::unwrap_answer(self.plan.profile, body) {
+            Ok(body) => body,
+            Err(failure) => {
+                self.watch.failure = Some(failure);
+                return self.watch.flow();
+            }
+        };
         match self.plan.operation {
             Operation::CountTokens => return self.count(body),
             Operation::Compact => return self.verbatim(body),
@@ -307,6 +321,12 @@ impl Reply {
     /// Why the first choice ended, once it did.
     pub fn finish(&self) -> Option<Finish> {
         self.watch.finish
+    }
+
+    /// How a complete answer differs from the thinking that its upstream was told.
+    pub fn thinking_mismatch(&self) -> Option<Mismatch> {
+        let Watch { usage, thought, .. } = &self.watch;
+        Mismatch::of_answer(self.plan.thinking, self.plan.profile.protocol(), *thought, usage)
     }
 
     /// Whether no visible content came.
