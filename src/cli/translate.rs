@@ -130,6 +130,7 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
         project: &args.project,
         created: 1_700_000_000,
         seed: "0123456789abcdef0123456789abcdef",
+        image_base: &config::Models::default().gpt_image_2_base_model,
     };
     let refused = |error| Refused::Request(error, protocol);
     match args.kind {
@@ -151,7 +152,7 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
 }
 
 fn formats() -> String {
-    "openai, openai-response, openai-completions, claude, gemini, gemini-cli, codex, antigravity".to_owned()
+    "openai, openai-response, openai-completions, openai-images, claude, gemini, gemini-cli, codex, antigravity".to_owned()
 }
 
 /// What the catalogue knows of a model.
@@ -178,7 +179,7 @@ fn client_request(args: &Translate, protocol: Protocol, operation: Operation) ->
         return std::fs::read(file).map_err(|error| Refused::Usage(format!("{}: {error}", file.display())));
     }
     let text = match (protocol, operation) {
-        (_, Operation::Completion) => r#"{"model":"x","prompt":"hi"}"#,
+        (_, Operation::Completion | Operation::ImageGeneration) => r#"{"model":"x","prompt":"hi"}"#,
         (Protocol::OpenaiChat, _) => r#"{"model":"x","messages":[{"role":"user","content":"hi"}]}"#,
         (Protocol::OpenaiResponses, _) => r#"{"model":"x","input":"hi"}"#,
         (Protocol::Claude, _) => {

@@ -90,7 +90,10 @@ impl Endpoint {
             "/v1/responses" | "/v1/responses/ws" if get && upgrade => Self::ResponsesSocket,
             "/v1/responses" => exchange(post, Protocol::OpenaiResponses, Operation::Generate),
             "/v1/responses/compact" => exchange(post, Protocol::OpenaiResponses, Operation::Compact),
-            _ => Self::with_model(path, query, get, post),
+            _ => match media(path) {
+                Some(operation) => exchange(post, chat, operation),
+                None => Self::with_model(path, query, get, post),
+            },
         }
     }
 
@@ -124,6 +127,8 @@ impl Endpoint {
             }
             "streamGenerateContent" => (Operation::Generate, true, Framing::Sse),
             "countTokens" => (Operation::CountTokens, false, Framing::Sse),
+            "embedContent" => (Operation::GeminiEmbed, false, Framing::Sse),
+            "batchEmbedContents" => (Operation::GeminiBatchEmbed, false, Framing::Sse),
             _ => return Self::Unknown { protocol: Protocol::Gemini },
         };
         Self::Exchange(Call {
@@ -153,6 +158,21 @@ impl Endpoint {
             Self::Health | Self::Root | Self::Preflight | Self::Unknown { .. } | Self::WrongMethod { .. }
         )
     }
+}
+
+/// Paths of OpenAI that are no conversation.
+fn media(path: &str) -> Option<Operation> {
+    Some(match path {
+        "/v1/images/generations" => Operation::ImageGeneration,
+        "/v1/images/edits" => Operation::ImageEdit,
+        "/v1/embeddings" => Operation::Embeddings,
+        "/v1/audio/transcriptions" => Operation::Transcription,
+        "/v1/audio/translations" => Operation::Translation,
+        "/v1/audio/speech" => Operation::Speech,
+        "/v1/moderations" => Operation::Moderation,
+        "/v1/rerank" => Operation::Rerank,
+        _ => return None,
+    })
 }
 
 fn only(matches: bool, endpoint: Endpoint, allow: &'static str, protocol: Protocol) -> Endpoint {
@@ -198,5 +218,20 @@ mod tests {
         assert_eq!(Endpoint::parse(&Method::OPTIONS, "/anything", None, false), Endpoint::Preflight);
         assert!(matches!(post("/health", None), Endpoint::WrongMethod { .. }));
         assert!(!get("/nothing", false).needs_key());
+        assert!(matches!(get("/v1/embeddings", false), Endpoint::WrongMethod { allow: "POST", .. }));
+    }
+
+    #[test]
+    fn media_paths() {
+        for (path, operation) in [
+            ("/v1/images/edits", Operation::ImageEdit),
+            ("/v1/audio/speech", Operation::Speech),
+            ("/v1beta/models/m:embedContent", Operation::GeminiEmbed),
+        ] {
+            assert!(
+                matches!(post(path, None), Endpoint::Exchange(call) if call.operation == operation),
+                "{path}"
+            );
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 use super::client::Client;
 use super::respond;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
 use std::task::Poll;
@@ -47,6 +48,9 @@ pub(super) enum Ended {
     },
     /// The upstream broke after the client got a part; the client was told.
     Broken(Failure),
+    /// The upstream broke after the client got a part, in an answer that has no words for it: the client's
+    /// connection has to break as well.
+    Severed(Failure),
     /// The upstream broke before the client got anything.
     Missed(Failure),
     /// The client left.
@@ -62,6 +66,8 @@ pub(super) struct Shape<'s> {
     pub array: bool,
     /// Id of the request.
     pub request_id: &'s str,
+    /// The answer is passed as it comes; the upstream's header goes before it.
+    pub passed: Option<&'s ResponseHeader>,
 }
 
 /// Moves one answer.
@@ -269,7 +275,10 @@ impl<'p, 'c> Pump<'p, 'c> {
         self.committed = true;
         (self.on_commit)();
         let http11 = self.client.is_http11();
-        let mut header = respond::stream_header(self.shape.request_id, self.shape.array, http11)?;
+        let mut header = match self.shape.passed {
+            Some(upstream) => respond::passed_header(self.shape.request_id, upstream, http11)?,
+            None => respond::stream_header(self.shape.request_id, self.shape.array, http11)?,
+        };
         for (name, value) in self.headers.drain(..) {
             header.insert_header(name, value)?;
         }
@@ -297,6 +306,9 @@ impl<'p, 'c> Pump<'p, 'c> {
     async fn fail(&mut self, failure: Failure) -> Ended {
         if !self.committed {
             return Ended::Missed(failure);
+        }
+        if self.shape.passed.is_some() {
+            return Ended::Severed(failure);
         }
         self.reply.fail(&failure);
         let bytes = self.reply.take();

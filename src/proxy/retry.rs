@@ -21,7 +21,7 @@ use crate::upstream::request;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
-use pingora::{BError, Result};
+use pingora::{BError, Error, ErrorType, Result};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,9 +98,15 @@ impl Exchange<'_, '_> {
                     if count::is_local(operation, &pick) {
                         return self.estimate(&asked.parsed).await;
                     }
-                    let made =
-                        translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
-                    prepared = Some(made);
+                    match translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record) {
+                        Ok(made) => prepared = Some(made),
+                        // Another kind of upstream may serve the same name.
+                        Err(error) if error.failure.status == 501 => {
+                            last = Some(error);
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
                     let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
                     match attempt.await {
                         Attempt::Answered => return Ok(Ok(())),
@@ -173,7 +179,13 @@ impl Exchange<'_, '_> {
         };
         let mut reply = Reply::new(&plan);
         let request_id = self.record.facts.request_id.clone();
-        let shape = Shape { stream: plan.stream, array: plan.context.json_array, request_id: &request_id };
+        let passed = plan.is_raw().then(|| opened.upstream.response_header().cloned()).flatten();
+        let shape = Shape {
+            stream: plan.stream || passed.is_some(),
+            array: plan.context.json_array,
+            request_id: &request_id,
+            passed: passed.as_ref(),
+        };
         let (state, record) = (self.state, &mut *self.record);
         let mut on_commit = || {
             // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
@@ -182,7 +194,12 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick);
         };
-        let mut pump = Pump::new(self.client, &mut reply, pace(self.snapshot), shape, &mut on_commit);
+        let mut pace = pace(self.snapshot);
+        if passed.is_some() {
+            // Nothing may stand between the bytes of a file.
+            pace.keep_alive = Duration::ZERO;
+        }
+        let mut pump = Pump::new(self.client, &mut reply, pace, shape, &mut on_commit);
         let ended = move_answer(&mut pump, opened, state, &lane).await;
         self.ended(pick, ended, &reply, plan.stream, attempts)
     }
@@ -212,6 +229,7 @@ impl Exchange<'_, '_> {
             client: &asked.headers,
             query: asked.query.as_deref(),
             same_format: made.plan.same_format,
+            is_form: made.plan.is_raw() && asked.parsed.head.boundary.is_some(),
             length: made.body.len(),
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
@@ -278,6 +296,17 @@ impl Exchange<'_, '_> {
                 self.report(pick, &broken(&failure), attempts);
                 Attempt::Answered
             }
+            Ended::Severed(failure) => {
+                self.record.facts.status = failure.status;
+                self.record.facts.error.clone_from(&failure.message);
+                self.report(pick, &broken(&failure), attempts);
+                Attempt::Gone(Error::new_up(ErrorType::ReadError))
+            }
+            // Its credential is well, and asking another would not give another answer.
+            Ended::Missed(failure) if reply.drew_nothing() => {
+                let verdict = self.report(pick, &Outcome::Success, attempts);
+                Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
+            }
             Ended::Missed(failure) => {
                 let verdict = self.report(pick, &broken(&failure), attempts);
                 Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
@@ -327,6 +356,7 @@ async fn answer(
     events: Option<bool>,
 ) -> std::result::Result<Ended, Collected> {
     let first = match events {
+        _ if pump.shape.passed.is_some() => return Ok(pump.events(upstream, None).await),
         Some(true) => return Ok(pump.events(upstream, None).await),
         Some(false) => None,
         // The content type says neither: the first bytes do.

@@ -52,6 +52,8 @@ pub struct Call<'c> {
     pub query: Option<&'c str>,
     /// Whether the client speaks the upstream's format.
     pub same_format: bool,
+    /// Whether the body is the client's form, so that its content type has to go with it.
+    pub is_form: bool,
     /// Length of the body.
     pub length: usize,
 }
@@ -103,9 +105,16 @@ pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
     };
     let mut header = RequestHeader::build_no_case("POST", target.as_bytes(), Some(16))?;
     header.insert_header(HOST, call.lane.authority())?;
-    header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    let form = call.client.get(CONTENT_TYPE).filter(|_| call.is_form);
+    let json = HeaderValue::from_static("application/json");
+    header.insert_header(CONTENT_TYPE, form.cloned().unwrap_or(json))?;
     header.insert_header(CONTENT_LENGTH, call.length)?;
-    let accept = if call.stream { "text/event-stream" } else { "application/json" };
+    let accept = match call.operation {
+        _ if call.stream => "text/event-stream",
+        // What comes is passed as it is: sound, subtitles, text.
+        operation if operation.is_media() => "*/*",
+        _ => "application/json",
+    };
     header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
     // Answers are read here; unpacking them would cost more than the bytes.
     header.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
@@ -136,6 +145,10 @@ fn path(call: &Call<'_>) -> Result<String> {
     let versioned = |version: &str| {
         if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
     };
+    let drawn_by_tool = call.operation.draws() && !call.same_format;
+    if let Some(path) = media_path(call.operation).filter(|_| !drawn_by_tool) {
+        return Ok(format!("{base}{path}"));
+    }
     Ok(match (call.kind, call.operation) {
         (Kind::Chat, _) => format!("{base}/chat/completions"),
         (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
@@ -161,9 +174,26 @@ fn path(call: &Call<'_>) -> Result<String> {
     })
 }
 
+/// Paths of OpenAI-compatible servers that are no conversation.
+fn media_path(operation: Operation) -> Option<&'static str> {
+    Some(match operation {
+        Operation::ImageGeneration => "/images/generations",
+        Operation::ImageEdit => "/images/edits",
+        Operation::Embeddings => "/embeddings",
+        Operation::Transcription => "/audio/transcriptions",
+        Operation::Translation => "/audio/translations",
+        Operation::Speech => "/audio/speech",
+        Operation::Moderation => "/moderations",
+        Operation::Rerank => "/rerank",
+        _ => return None,
+    })
+}
+
 fn google_action(operation: Operation, stream: bool) -> &'static str {
     match operation {
         Operation::CountTokens => "countTokens",
+        Operation::GeminiEmbed => "embedContent",
+        Operation::GeminiBatchEmbed => "batchEmbedContents",
         _ if stream => "streamGenerateContent?alt=sse",
         _ => "generateContent",
     }
@@ -251,6 +281,7 @@ mod tests {
             client,
             query: Some("beta=true&key=client-key"),
             same_format,
+            is_form: false,
             length: 7,
         })
         .unwrap()

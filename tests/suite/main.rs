@@ -12,5 +12,6 @@ mod command_line;
 mod data_path;
 mod faults;
 mod local_answers;
+mod media;
 mod shared;
 mod streams;
