@@ -10,6 +10,7 @@ use super::parse::{BodyLimits, Parsed, parse};
 use super::record::Record;
 use super::retry::{Exchange, Question, answer_error};
 use super::route::route;
+use super::select::Preference;
 use crate::state::{Snapshot, State, seconds};
 use config::ImageGeneration;
 use http::HeaderMap;
@@ -71,6 +72,7 @@ pub(super) async fn answer(
         );
         return Err(ProxyError::client(400, message).param("model"));
     }
-    let question = Question { parsed, headers, query, session: None };
+    let owner = state.files.owner_in(&parsed.body);
+    let question = Question { parsed, headers, query, preference: Preference { session: None, owner } };
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

@@ -15,7 +15,7 @@
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun. `client.rs` is
-//! whoever asked; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
+//! whoever asked; `files.rs` and `upload.rs` are Gemini's files, which belong to accounts and not to models; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
 //! are answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
@@ -30,6 +30,7 @@ mod count;
 pub mod endpoint;
 pub mod error;
 mod exchange;
+mod files;
 mod forward;
 mod health;
 mod models;
@@ -42,6 +43,7 @@ mod route;
 mod select;
 mod sockets;
 mod translate;
+mod upload;
 mod websocket;
 
 use crate::state::State;
@@ -93,6 +95,9 @@ impl Edge {
         }
         match endpoint {
             Endpoint::Exchange(call) => exchange::serve(&self.state, &snapshot, session, call, record).await,
+            Endpoint::Files(call) => {
+                Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await
+            }
             Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }

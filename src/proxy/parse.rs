@@ -42,13 +42,7 @@ pub(super) async fn parse(
     call: Call,
     limits: BodyLimits,
 ) -> Result<Parsed, ProxyError> {
-    let raw = if let Ok(body) = tokio::time::timeout(limits.deadline, read_body(session, limits.max)).await {
-        body?
-    } else {
-        let seconds = limits.deadline.as_secs();
-        let message = format!("the request body did not arrive within {seconds} seconds");
-        return Err(ProxyError::client(408, message).closing());
-    };
+    let raw = read_raw(session, limits).await?;
     let encoding = session.get_header("content-encoding").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let body = decode(raw, encoding, limits.max)?;
     let kind = session.get_header("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -73,6 +67,15 @@ pub(super) fn of_body(call: Call, body: Bytes, boundary: Option<&str>) -> Result
         return Err(ProxyError::client(400, "Streaming not supported for compact responses").param("stream"));
     }
     Ok(Parsed { call, body, head })
+}
+
+/// Reads the body as it was sent.
+pub(super) async fn read_raw(session: &mut ServerSession, limits: BodyLimits) -> Result<Bytes, ProxyError> {
+    tokio::time::timeout(limits.deadline, read_body(session, limits.max)).await.unwrap_or_else(|_| {
+        let seconds = limits.deadline.as_secs();
+        let message = format!("the request body did not arrive within {seconds} seconds");
+        Err(ProxyError::client(408, message).closing())
+    })
 }
 
 async fn read_body(session: &mut ServerSession, max: usize) -> Result<Bytes, ProxyError> {

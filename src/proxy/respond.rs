@@ -53,8 +53,19 @@ pub(super) fn stream_header(request_id: &str, array: bool, http11: bool) -> Resu
 }
 
 /// Headers of an upstream's answer that go on with it when it is passed as it comes.
-const PASSED: [HeaderName; 5] =
-    [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE];
+const PASSED: [HeaderName; 9] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    CONTENT_DISPOSITION,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    UPLOAD_URL,
+    HeaderName::from_static("x-goog-upload-status"),
+    HeaderName::from_static("x-goog-upload-chunk-granularity"),
+    HeaderName::from_static("x-goog-upload-size-received"),
+];
+/// Where the parts of a file go.
+pub(super) const UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
 
 /// A header for an answer that is passed as it comes: `upstream` is the header that it came with.
 pub(super) fn passed_header(

@@ -12,7 +12,7 @@ use super::parse::Parsed;
 use super::record::Record;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::respond;
-use super::select::{Selected, select};
+use super::select::{Preference, Selected, select};
 use super::translate::{Prepared, translate};
 use crate::state::lanes::NoLane;
 use crate::state::{Snapshot, State, seconds};
@@ -40,8 +40,8 @@ pub(super) struct Question {
     pub headers: HeaderMap,
     /// The client's query.
     pub query: Option<String>,
-    /// Conversation, for affinity.
-    pub session: Option<u64>,
+    /// Conversation and files, for affinity.
+    pub preference: Preference,
 }
 
 /// One exchange.
@@ -85,7 +85,7 @@ impl Exchange<'_, '_> {
         let mut last: Option<ProxyError> = None;
         while let Some(asked) = question.as_ref() {
             let seed = pick_seed(&self.record.seed, attempts.total());
-            match select(self.state, &route, &mut attempts, asked.session, seed) {
+            match select(self.state, &route, &mut attempts, &asked.preference, seed) {
                 Selected::Wait(wait) => {
                     if let Err(error) = self.pause(wait).await {
                         return Ok(Err(error));
@@ -175,7 +175,10 @@ impl Exchange<'_, '_> {
         };
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
-            Err(missed) => return self.missed(pick, missed, attempts),
+            Err(missed) => {
+                let media = prepared.as_ref().is_some_and(|made| made.plan.operation.is_media());
+                return self.missed(pick, missed, media, attempts);
+            }
         };
         let mut reply = Reply::new(&plan);
         let request_id = self.record.facts.request_id.clone();
@@ -240,8 +243,8 @@ impl Exchange<'_, '_> {
         Ok((opened, lane))
     }
 
-    /// An attempt that did not get to an answer.
-    fn missed(&mut self, pick: Pick, missed: Missed, attempts: &mut Attempts) -> Attempt {
+    /// An attempt that did not get to an answer. `media` is whether it was about no conversation.
+    fn missed(&mut self, pick: Pick, missed: Missed, media: bool, attempts: &mut Attempts) -> Attempt {
         let (outcome, error) = match &missed {
             Missed::Gone(_) => (Outcome::ClientGone, None),
             Missed::Connect(message) if message.starts_with("proxy config invalid") => {
@@ -256,6 +259,10 @@ impl Exchange<'_, '_> {
                     _ => "the upstream did not answer in time",
                 };
                 (Outcome::Timeout(*phase), Some(ProxyError::upstream(Failure::new(504, message))))
+            }
+            Missed::Status { status, error, .. } if media && without_rest(*status).is_some() => {
+                let status = without_rest(*status).unwrap_or(*status);
+                (Outcome::Status { status, body: &[], hint: None }, Some(error.as_ref().clone()))
             }
             Missed::Status { status, body, hint, error } => {
                 (Outcome::Status { status: *status, body, hint: *hint }, Some(error.as_ref().clone()))
@@ -376,7 +383,8 @@ fn looks_like_json(body: &Bytes) -> bool {
     matches!(body.iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'['))
 }
 
-fn pace(snapshot: &Snapshot) -> Pace {
+/// How long an answer may be silent.
+pub(super) fn pace(snapshot: &Snapshot) -> Pace {
     let (timeouts, streaming) = (&snapshot.config.server.timeouts, &snapshot.config.streaming);
     Pace {
         first: seconds(timeouts.first_byte_seconds),
@@ -403,6 +411,16 @@ fn no_lane(error: &NoLane, credential: &pool::CredentialSpec) -> Missed {
     };
     tracing::error!(account = %credential.label, provider = %credential.provider, "{message}; nothing was sent");
     Missed::Connect(message)
+}
+
+/// What a model cannot do on this route says nothing about conversations with it, so that nobody may rest for
+/// it: the status that a refusal counts as. A route that is missing is tried elsewhere.
+fn without_rest(status: u16) -> Option<u16> {
+    match status {
+        400 | 422 => Some(400),
+        403 | 404 | 405 | 501 => Some(404),
+        _ => None,
+    }
 }
 
 /// The error of an attempt says more than that nobody is left; a rest that ends says more than both.

@@ -3,6 +3,7 @@
 //! Enters: a configuration, at start and at each reload. Leaves: [`Snapshot`], loaded once per request, so
 //! that a request sees one configuration; the pool; connections; metrics. May go wrong: nothing at run time.
 
+pub mod files;
 pub mod keys;
 pub mod lanes;
 pub mod query;
@@ -10,6 +11,7 @@ pub mod query;
 use crate::observe::metrics::Metrics;
 use arc_swap::ArcSwap;
 use config::Config;
+use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
 use pingora::connectors::ConnectorOptions;
@@ -32,6 +34,8 @@ pub struct State {
     pub connector: Connector,
     /// Ways to upstreams.
     pub lanes: Lanes,
+    /// Who holds which of Gemini's files.
+    pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
     started: Instant,
@@ -80,6 +84,7 @@ impl State {
             pool: Pool::default(),
             connector: Connector::new(Some(ConnectorOptions::new(IDLE_CONNECTIONS))),
             lanes: Lanes::default(),
+            files: Files::default(),
             metrics: Metrics::new()?,
             started: Instant::now(),
             draining: AtomicBool::new(false),

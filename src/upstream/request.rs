@@ -8,8 +8,8 @@
 
 use super::peer::Lane;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION,
-    USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+    PROXY_AUTHORIZATION, USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
@@ -90,21 +90,15 @@ const FORWARDED: [&str; 13] = [
     "idempotency-key",
 ];
 /// Families of such headers.
-const FORWARDED_PREFIXES: [&str; 5] =
-    ["x-stainless-", "x-claude-code-", "x-codex-", "x-goog-api-client", "x-session-"];
+const FORWARDED_PREFIXES: [&str; 6] =
+    ["x-stainless-", "x-claude-code-", "x-codex-", "x-goog-api-client", "x-goog-upload-", "x-session-"];
 
 /// The version of Anthropic's API that is spoken when the client says none.
 const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
 /// Builds the header of `call`.
 pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
-    let path = path(call)?;
-    let target = match call.lane.forward() {
-        Some(_) => format!("http://{}{path}", call.lane.authority()),
-        None => path,
-    };
-    let mut header = RequestHeader::build_no_case("POST", target.as_bytes(), Some(16))?;
-    header.insert_header(HOST, call.lane.authority())?;
+    let mut header = start("POST", call.lane, path(call)?)?;
     let form = call.client.get(CONTENT_TYPE).filter(|_| call.is_form);
     let json = HeaderValue::from_static("application/json");
     header.insert_header(CONTENT_TYPE, form.cloned().unwrap_or(json))?;
@@ -116,28 +110,84 @@ pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
         _ => "application/json",
     };
     header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
+    forward_client(call.client, call.same_format, &mut header)?;
+    stamp(call.kind, call.lane, call.secret, &mut header)?;
+    operators(call.extra, call.client, &mut header)?;
+    Ok(header)
+}
+
+/// A call about one of Gemini's files.
+#[derive(Clone, Copy, Debug)]
+pub struct FileCall<'c> {
+    /// The way to the upstream.
+    pub lane: &'c Lane,
+    /// The client's method.
+    pub method: &'c str,
+    /// Path and query below the API's root.
+    pub target: &'c str,
+    /// The operator's key.
+    pub secret: &'c SecretString,
+    /// The operator's headers.
+    pub extra: &'c [(HeaderName, Extra)],
+    /// The client's headers.
+    pub client: &'c HeaderMap,
+    /// Length of the body, where it is known; 0: there is none.
+    pub length: Option<u64>,
+}
+
+/// Builds the header of a call about a file.
+pub fn file_header(call: &FileCall<'_>) -> Result<RequestHeader> {
+    let base = call.lane.base_path();
+    let root = base.strip_suffix("/v1beta").unwrap_or(base);
+    let mut header = start(call.method, call.lane, format!("{root}{}", call.target))?;
+    for name in [CONTENT_TYPE, CONTENT_ENCODING] {
+        if let Some(value) = call.client.get(&name) {
+            header.insert_header(name, value.clone())?;
+        }
+    }
+    if let Some(length) = call.length.filter(|length| *length > 0 || call.method == "POST") {
+        header.insert_header(CONTENT_LENGTH, length)?;
+    }
+    header.insert_header(ACCEPT, HeaderValue::from_static("*/*"))?;
+    forward_client(call.client, true, &mut header)?;
+    stamp(Kind::Gemini, call.lane, call.secret, &mut header)?;
+    operators(call.extra, call.client, &mut header)?;
+    Ok(header)
+}
+
+/// Request line, host, and what a proxy on the way wants.
+fn start(method: &str, lane: &Lane, path: String) -> Result<RequestHeader> {
+    let target = match lane.forward() {
+        Some(_) => format!("http://{}{path}", lane.authority()),
+        None => path,
+    };
+    let mut header = RequestHeader::build_no_case(method, target.as_bytes(), Some(16))?;
+    header.insert_header(HOST, lane.authority())?;
     // Answers are read here; unpacking them would cost more than the bytes.
     header.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
-    if let Some(forward) = call.lane.forward()
+    if let Some(forward) = lane.forward()
         && let Some(credentials) = &forward.credentials
     {
         header.insert_header(PROXY_AUTHORIZATION, secret_value(credentials.expose_secret())?)?;
     }
-    forward_client(call, &mut header)?;
-    stamp(call, &mut header)?;
-    for (name, value) in call.extra {
+    Ok(header)
+}
+
+/// The operator's headers.
+fn operators(extra: &[(HeaderName, Extra)], client: &HeaderMap, header: &mut RequestHeader) -> Result<()> {
+    for (name, value) in extra {
         match value {
             Extra::Literal(value) => {
                 header.insert_header(name.clone(), value.clone())?;
             }
             Extra::Copy(from) => {
-                if let Some(value) = call.client.get(from) {
+                if let Some(value) = client.get(from) {
                     header.insert_header(name.clone(), value.clone())?;
                 }
             }
         }
     }
-    Ok(header)
+    Ok(())
 }
 
 fn path(call: &Call<'_>) -> Result<String> {
@@ -199,13 +249,13 @@ fn google_action(operation: Operation, stream: bool) -> &'static str {
     }
 }
 
-fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
-    let agent = call.client.get(USER_AGENT).cloned();
+fn forward_client(client: &HeaderMap, same_format: bool, header: &mut RequestHeader) -> Result<()> {
+    let agent = client.get(USER_AGENT).cloned();
     header.insert_header(USER_AGENT, agent.unwrap_or(HeaderValue::from_static("cliproxy")))?;
-    if !call.same_format {
+    if !same_format {
         return Ok(());
     }
-    for (name, value) in call.client {
+    for (name, value) in client {
         let text = name.as_str();
         let known = FORWARDED.contains(&text) || FORWARDED_PREFIXES.iter().any(|p| text.starts_with(p));
         if known {
@@ -216,20 +266,19 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
 }
 
 /// The operator's key, where the flavour wants it.
-fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
-    let secret = call.secret.expose_secret();
-    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none()
-    {
+fn stamp(kind: Kind, lane: &Lane, secret: &SecretString, header: &mut RequestHeader) -> Result<()> {
+    let secret = secret.expose_secret();
+    if kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none() {
         header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
     }
     if secret.is_empty() {
         return Ok(());
     }
     let bearer = || secret_value(&format!("Bearer {secret}"));
-    match call.kind {
+    match kind {
         Kind::Claude => {
             header.insert_header("x-api-key", secret_value(secret)?)?;
-            if call.lane.host() != "api.anthropic.com" {
+            if lane.host() != "api.anthropic.com" {
                 // Compatible servers read either; Anthropic itself refuses both at once.
                 header.insert_header(AUTHORIZATION, bearer()?)?;
             }

@@ -107,6 +107,8 @@ pub enum Operation {
     GeminiEmbed,
     /// Vectors (Gemini `:batchEmbedContents`).
     GeminiBatchEmbed,
+    /// Gemini's files: uploads, and what is known of them.
+    GeminiFiles,
 }
 
 impl Operation {
@@ -127,6 +129,7 @@ impl Operation {
             Self::Rerank => "rerank",
             Self::GeminiEmbed => "embed_content",
             Self::GeminiBatchEmbed => "batch_embed_contents",
+            Self::GeminiFiles => "files",
         }
     }
 
@@ -166,7 +169,7 @@ impl Operation {
             Self::ImageGeneration | Self::ImageEdit => (protocol == Protocol::Claude).then_some(
                 "this upstream draws no pictures; choose an image model of an OpenAI-compatible, Codex or Gemini upstream",
             ),
-            Self::GeminiEmbed | Self::GeminiBatchEmbed => (profile != Profile::Gemini)
+            Self::GeminiEmbed | Self::GeminiBatchEmbed | Self::GeminiFiles => (profile != Profile::Gemini)
                 .then_some("only Gemini upstreams serve this path; choose an embedding model of one"),
             _ => (!matches!(profile, Profile::Chat | Profile::Responses)).then_some(
                 "only OpenAI-compatible upstreams serve this path; choose a model of one (openai-compatibility)",

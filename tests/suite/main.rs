@@ -11,6 +11,7 @@ mod architecture;
 mod command_line;
 mod data_path;
 mod faults;
+mod files;
 mod local_answers;
 mod media;
 mod shared;

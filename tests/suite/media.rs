@@ -350,3 +350,31 @@ fn gemini_vectors_name_the_upstreams_model() {
     assert_eq!(seen.path, "/v1beta/models/gemini-embedding-001:batchEmbedContents");
     assert_eq!(seen.json()["requests"][0]["model"], "models/gemini-embedding-001");
 }
+
+#[test]
+fn what_a_model_cannot_do_here_does_not_cost_it_its_conversations() {
+    let upstream = Upstream::start(|seen| match seen.path.as_str() {
+        "/v1/chat/completions" => crate::shared::whole(&seen.path),
+        "/v1/embeddings" => {
+            vec![json(
+                400,
+                r#"{"error":{"message":"model m is not supported","code":"model_not_supported"}}"#,
+            )]
+        }
+        "/v1/rerank" => {
+            vec![json(404, r#"{"error":{"message":"model m not found","code":"model_not_found"}}"#)]
+        }
+        _ => vec![json(403, r#"{"error":{"message":"You are not allowed to use this model"}}"#)],
+    });
+    let proxy = proxy(&chat_keys(&upstream.url(), &["a", "b"]));
+    for (path, status, calls) in
+        [("/v1/embeddings", 400, 1), ("/v1/rerank", 404, 2), ("/v1/moderations", 403, 2)]
+    {
+        for _ in 0..3 {
+            let before = upstream.seen().len();
+            let got = proxy.post(path, r#"{"model":"m","input":"x"}"#);
+            assert_eq!((got.head.status, upstream.seen().len() - before), (status, calls), "{path}");
+        }
+        assert_eq!(proxy.post(CHAT.path, &CHAT.body("m", false)).head.status, 200, "{path}");
+    }
+}
