@@ -70,6 +70,8 @@ enum Asked {
     Generate,
     CountTokens,
     Compact,
+    #[value(name = "images.edits")]
+    ImageEdits,
 }
 
 /// Why nothing came out.
@@ -118,6 +120,7 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
         Asked::Generate => format,
         Asked::CountTokens => Operation::CountTokens,
         Asked::Compact => Operation::Compact,
+        Asked::ImageEdits => Operation::ImageEdit,
     };
     let replay = Replay {
         client: protocol,
@@ -180,6 +183,7 @@ fn client_request(args: &Translate, protocol: Protocol, operation: Operation) ->
     }
     let text = match (protocol, operation) {
         (_, Operation::Completion | Operation::ImageGeneration) => r#"{"model":"x","prompt":"hi"}"#,
+        (_, Operation::ImageEdit) => r#"{"model":"x","prompt":"hi","image":"https://example.com/a.png"}"#,
         (Protocol::OpenaiChat, _) => r#"{"model":"x","messages":[{"role":"user","content":"hi"}]}"#,
         (Protocol::OpenaiResponses, _) => r#"{"model":"x","input":"hi"}"#,
         (Protocol::Claude, _) => {

@@ -197,9 +197,12 @@ impl Desk<'_> {
         record: &mut Record,
     ) -> std::result::Result<Answer, Lost> {
         note(record, account, 1);
-        let (upstream, sent) = upload::send(self, session, account, target).await?;
-        if !sent {
+        let (mut upstream, sent) = upload::send(self, session, account, target).await?;
+        if let (false, Some(head)) = (sent, upstream.response_header().cloned()) {
             session.set_keepalive(None);
+            let body = upload::last_words(&mut upstream, DESCRIPTION).await;
+            upstream.shutdown().await;
+            return Ok(Answer { head, body });
         }
         let answer = self.collect(session, upstream, None).await?;
         self.learn(&answer, account);

@@ -5,10 +5,12 @@
 //! the upstream has taken the last. May go wrong: the client stops sending (408), the upstream cannot be
 //! reached (502) or does not answer (504). An upstream that answers before it has read all is listened to.
 
+use super::client::Client;
 use super::error::ProxyError;
 use super::files::Desk;
 use crate::state::seconds;
 use crate::upstream::peer::Lane;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::BError;
 use pingora::protocols::http::ServerSession;
@@ -59,7 +61,14 @@ pub(super) async fn send(
     let sent = relay(desk, session, &mut upstream).await?;
     let limit =
         if sent { seconds(desk.snapshot.config.server.timeouts.first_byte_seconds) } else { LAST_WORDS };
-    match tokio::time::timeout(limit, upstream.read_response_header()).await {
+    let mut client = Client::Http(session);
+    let read = tokio::select! {
+        biased;
+        read = tokio::time::timeout(limit, upstream.read_response_header()) => read,
+        // What the client still sends to an upstream that stopped reading is of no use to anybody.
+        error = client.gone(), if sent => return Err(Lost::Gone(error)),
+    };
+    match read {
         Ok(Ok(())) => Ok((upstream, sent)),
         Ok(Err(error)) => Err(broken(error).into()),
         Err(_) => Err(ProxyError::internal(504, "the upstream did not answer in time").into()),
@@ -69,7 +78,8 @@ pub(super) async fn send(
 /// A new connection: a pooled one may be dead, and what was sent to it could not be sent again.
 async fn connect(desk: &Desk<'_>, lane: &Lane) -> Result<Upstream, ProxyError> {
     match Box::pin(desk.state.connector.get_http_session(&lane.fresh())).await {
-        Ok((upstream, _)) => {
+        Ok((mut upstream, _)) => {
+            upstream.set_write_timeout(lane.write_timeout());
             desk.state.metrics.connections_opened.inc();
             Ok(upstream)
         }
@@ -105,4 +115,20 @@ async fn relay(desk: &Desk<'_>, session: &mut ServerSession, upstream: &mut Upst
         }
     }
     Ok(upstream.finish_request_body().await.is_ok())
+}
+
+/// The body of an upstream that stopped reading, as far as it comes. The client is not watched meanwhile: what
+/// it still sends would look like its leaving.
+pub(super) async fn last_words(upstream: &mut Upstream, max: usize) -> Bytes {
+    let mut body = BytesMut::new();
+    let read = async {
+        while let Ok(Some(chunk)) = upstream.read_response_body().await {
+            if body.len() + chunk.len() > max {
+                return;
+            }
+            body.extend_from_slice(&chunk);
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, read).await;
+    body.freeze()
 }

@@ -1,6 +1,7 @@
 //! Gemini's files: each belongs to the account that took it.
 
 use crate::shared::proxy;
+use std::io::{Read, Write};
 use std::time::Duration;
 use testkit::client::Answer;
 use testkit::proxy::{KEY, Proxy};
@@ -255,4 +256,33 @@ fn an_upstream_that_cannot_be_reached_is_told() {
     let silent = Upstream::start(|_| vec![json(503, r#"{"error":{"message":"down"}}"#)]);
     let proxy = crate::shared::proxy(&two(&silent.url()));
     assert_eq!((start(&proxy).head.status, silent.seen().len()), (503, 2));
+}
+
+#[test]
+fn an_upstream_that_stops_reading_is_heard() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head);
+            let _ = stream.write_all(b"HTTP/1.1 413 X\r\ncontent-type: application/json\r\nx-goog-upload-status: final\r\ncontent-length: 2\r\n\r\n{}");
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let mut proxy = proxy(&two(&url));
+    let mut client = proxy.connect();
+    let head = format!(
+        "POST /upload/v1beta/files HTTP/1.1\r\nhost: h\r\nx-goog-api-key: {KEY}\r\nx-goog-upload-protocol: raw\r\ncontent-length: {}\r\n\r\n",
+        256 << 20
+    );
+    client.send(head.as_bytes());
+    let part = vec![1; 1 << 20];
+    let mut sent = 0;
+    while sent < 200 && client.try_send(&part) {
+        sent += 1;
+    }
+    assert!(sent < 200, "the proxy reads on for nobody");
+    assert!(proxy.is_alive());
+    assert!(proxy.log().contains("\"status_code\":413"), "{}", proxy.log());
 }
