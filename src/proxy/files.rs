@@ -2,27 +2,24 @@
 //! there is no route and no rest: an account is asked, and remembered with the file.
 //!
 //! Enters: an admitted call. Leaves: the account's answer. An upload that begins goes to each account in turn,
-//! to the next one when one refuses; its URL comes back as ours, with a ticket, and its parts go to the same
-//! account (`upload.rs`). A file that nobody remembers is asked for everywhere. May go wrong: no Gemini
+//! to the next one when one refuses (`accounts.rs`); its URL comes back as ours, with a ticket, and its parts go
+//! to the same account (`upload.rs`). A file that nobody remembers is asked for everywhere. May go wrong: no Gemini
 //! credential (501), a ticket that is none (403), what the upstream says.
 
+use super::accounts::{Answer, DESCRIPTION, Desk, SECRET, nobody, note, with_query};
 use super::client::Client;
 use super::endpoint::{FileCall, TICKET};
 use super::error::ProxyError;
-use super::forward::{Missed, forward};
 use super::parse::{BodyLimits, read_raw};
 use super::record::Record;
-use super::reply::{Collected, Ended, Pace, Pump, Shape, collect};
+use super::reply::{Ended, Pace, Pump, Shape};
 use super::respond::{self, UPLOAD_URL};
 use super::retry::{answer_error, pace};
 use super::upload::{self, Lost};
 use crate::state::query::query_value;
 use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
-use crate::upstream::request::{self, FileCall as Call};
 use bytes::Bytes;
-use http::HeaderMap;
-use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{Error, ErrorType, Result};
@@ -30,38 +27,11 @@ use pool::{Account, CredentialSpec, Kind};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::Protocol;
-use wire::error::Failure;
 use wire::frames::Framing;
 use wire::json::{self, Json, parse_any};
 use wire::patch::Patch;
 use wire::target::{Operation, Profile};
 use wire::translate::{Plan, Reply};
-
-/// Largest description of a file, and largest answer about files.
-const DESCRIPTION: usize = 4 << 20;
-/// Most accounts that are asked for one call.
-const ASKED: usize = 32;
-
-/// What a call about files needs.
-#[derive(Debug)]
-pub(super) struct Desk<'d> {
-    /// Shared state.
-    pub(super) state: &'d State,
-    /// The configuration of this call.
-    pub(super) snapshot: &'d Snapshot,
-    headers: HeaderMap,
-    method: String,
-    query: Option<String>,
-    /// Scheme and host under which the client reached us.
-    origin: Option<String>,
-}
-
-/// An account's answer.
-#[derive(Debug)]
-struct Answer {
-    head: ResponseHeader,
-    body: Bytes,
-}
 
 /// Serves one call.
 pub(super) async fn serve(
@@ -116,33 +86,6 @@ pub(super) async fn serve(
 }
 
 impl Desk<'_> {
-    /// The way to an account.
-    pub(super) fn lane(&self, account: &CredentialSpec) -> std::result::Result<Lane, ProxyError> {
-        let lane = self.state.lanes.get(account, &self.snapshot.config);
-        lane.map_err(|error| ProxyError::internal(502, error.to_string()))
-    }
-
-    /// The header of a call to an account.
-    pub(super) fn header(
-        &self,
-        account: &CredentialSpec,
-        lane: &Lane,
-        target: &str,
-        length: Option<u64>,
-    ) -> std::result::Result<RequestHeader, ProxyError> {
-        let extra = request::extra(&account.headers);
-        request::file_header(&Call {
-            lane,
-            method: &self.method,
-            target,
-            secret: &account.secret,
-            extra: &extra,
-            client: &self.headers,
-            length,
-        })
-        .map_err(|error| ProxyError::internal(502, error.to_string()))
-    }
-
     /// An upload begins. A resumable one sends its description first, which can be sent again elsewhere;
     /// others send the file at once.
     async fn start(
@@ -331,68 +274,6 @@ impl Desk<'_> {
         Ok(answer)
     }
 
-    /// Asks accounts until one answers well. `worth` says of a status whether the next one is asked.
-    async fn ask<'a>(
-        &self,
-        session: &mut ServerSession,
-        order: impl Iterator<Item = &'a CredentialSpec>,
-        target: &str,
-        body: &Bytes,
-        worth: impl Fn(u16) -> bool,
-        record: &mut Record,
-    ) -> std::result::Result<(&'a CredentialSpec, Upstream, Lane), Lost> {
-        let mut last = None;
-        let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
-        for (n, account) in order.take(ASKED).enumerate() {
-            note(record, account, n as u32 + 1);
-            let lane = self.lane(account)?;
-            let header = self.header(account, &lane, target, Some(body.len() as u64))?;
-            let mut client = Client::Http(session);
-            let sent = forward(self.state, &mut client, &lane, &header, body, first_byte, Protocol::Gemini);
-            let error = match Box::pin(sent).await {
-                Ok(opened) => return Ok((account, opened.upstream, lane)),
-                Err(Missed::Gone(error)) => return Err(Lost::Gone(error)),
-                Err(Missed::Status { error, .. }) => *error,
-                Err(Missed::Connect(message)) => ProxyError::upstream(Failure::new(502, message)),
-                Err(Missed::Timeout(_)) => {
-                    ProxyError::upstream(Failure::new(504, "the upstream did not answer in time"))
-                }
-            };
-            let more = worth(error.failure.status);
-            last = Some(error);
-            if !more {
-                break;
-            }
-        }
-        Err(last.map_or_else(nobody, |error| Lost::Told(Box::new(error))))
-    }
-
-    /// Reads an answer. Its connection is used again where `lane` says which one it was.
-    async fn collect(
-        &self,
-        session: &mut ServerSession,
-        mut upstream: Upstream,
-        lane: Option<&Lane>,
-    ) -> std::result::Result<Answer, Lost> {
-        let head = upstream.response_header().cloned();
-        let head = head.ok_or_else(|| ProxyError::internal(502, "the upstream sent no header"))?;
-        let limit = seconds(self.snapshot.config.server.timeouts.idle_seconds);
-        let mut client = Client::Http(session);
-        match collect(&mut upstream, &mut client, None, DESCRIPTION, limit).await {
-            Ok(body) => {
-                match lane {
-                    Some(lane) => {
-                        self.state.connector.release_http_session(upstream, lane, lane.idle()).await;
-                    }
-                    None => upstream.shutdown().await,
-                }
-                Ok(Answer { head, body })
-            }
-            Err(Collected::Failed(failure)) => Err(Lost::Told(Box::new(ProxyError::upstream(failure)))),
-            Err(Collected::Gone(error)) => Err(Lost::Gone(error)),
-        }
-    }
-
     /// Makes the upload's URL one of ours, with a ticket.
     fn ours(
         &self,
@@ -443,32 +324,8 @@ impl Desk<'_> {
     }
 }
 
-/// Parameters that are between the client and us: its key, and tickets.
-const SECRET: [&str; 3] = ["key", "auth_token", TICKET];
-
-/// A path with a query that lacks some parameters.
-fn with_query(path: &str, query: Option<&str>, without: &[&str]) -> String {
-    let kept = query.unwrap_or_default().split('&').filter(|pair| {
-        let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-        !pair.is_empty() && !without.contains(&name)
-    });
-    let query = kept.collect::<Vec<_>>().join("&");
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
-}
-
 fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
-fn nobody() -> Lost {
-    ProxyError::internal(503, "no Gemini credential is left to ask").into()
-}
-
-fn note(record: &mut Record, account: &CredentialSpec, attempts: u32) {
-    let facts = &mut record.facts;
-    facts.attempts = attempts;
-    account.provider.as_ref().clone_into(&mut facts.provider);
-    account.label.as_ref().clone_into(&mut facts.credential);
 }
 
 /// Scheme and host under which the client reached us.
@@ -485,17 +342,4 @@ fn origin(session: &ServerSession) -> Option<String> {
         _ => "http",
     };
     Some(format!("{scheme}://{host}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_and_tickets_do_not_go_upstream() {
-        let query = Some("upload_id=a%20b&key=client&upload_protocol=resumable&ticket=t&auth_token=x");
-        assert_eq!(with_query("/p", query, &SECRET), "/p?upload_id=a%20b&upload_protocol=resumable");
-        assert_eq!(with_query("/p", Some("key=k"), &SECRET), "/p");
-        assert_eq!(with_query("/p", None, &SECRET), "/p");
-    }
 }

@@ -15,8 +15,9 @@
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun. `client.rs` is
-//! whoever asked; `files.rs` and `upload.rs` are Gemini's files, which belong to accounts and not to models; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
-//! are answered here.
+//! whoever asked; `websocket.rs` and `sockets.rs` are the other kind of client. `files.rs`, `accounts.rs` and
+//! `upload.rs` are Gemini's files, which belong to accounts and not to models. `models.rs` and `health.rs` are
+//! answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
 //! phases are not used: a body that was read before the upstream is known cannot be replayed by their loop,
@@ -24,6 +25,7 @@
 //! would hold 20 kB per stream for phases that never run.
 
 mod accept;
+mod accounts;
 mod admit;
 pub mod client;
 mod count;

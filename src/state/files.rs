@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use subtle::ConstantTimeEq;
 
 /// Files of one generation. Google keeps a file for two days.
@@ -25,6 +25,8 @@ pub struct Files {
     /// Part of the key of tickets: credentials without a secret have tickets as well.
     salt: [u128; 2],
     turn: AtomicUsize,
+    /// Whether there ever was a file: without one no body is searched.
+    any: AtomicBool,
 }
 
 /// When the young generation is full it becomes the old one, and what was in the old one is forgotten.
@@ -37,13 +39,19 @@ struct Owners {
 impl Default for Files {
     fn default() -> Self {
         let random = || uuid::Uuid::now_v7().as_u128();
-        Self { owners: Mutex::default(), salt: [random(), random()], turn: AtomicUsize::new(0) }
+        Self {
+            owners: Mutex::default(),
+            salt: [random(), random()],
+            turn: AtomicUsize::new(0),
+            any: AtomicBool::new(false),
+        }
     }
 }
 
 impl Files {
     /// `id` is held by `owner`.
     pub fn learn(&self, id: &str, owner: &CredentialId) {
+        self.any.store(true, Ordering::Relaxed);
         let mut owners = self.owners.lock();
         if owners.young.len() >= GENERATION && !owners.young.contains_key(id) {
             owners.old = std::mem::take(&mut owners.young);
@@ -66,11 +74,8 @@ impl Files {
 
     /// Who holds the first known file that a body names.
     pub fn owner_in(&self, body: &[u8]) -> Option<CredentialId> {
-        {
-            let owners = self.owners.lock();
-            if owners.young.is_empty() && owners.old.is_empty() {
-                return None;
-            }
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
         }
         memmem::find_iter(body, b"files/").find_map(|at| {
             let rest = body.get(at + b"files/".len()..)?;
