@@ -80,7 +80,7 @@ pub use crate::from_config::{from_config, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};
-pub use crate::listing::{Explained, Explanation, Listed, Status};
+pub use crate::listing::{Account, Explained, Explanation, Listed, Status};
 pub use crate::model::{ModelSet, ModelSpec};
 pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
 pub use crate::pick::Pick;

@@ -85,6 +85,7 @@ pub(super) async fn forward(
         let counter =
             if reused { &state.metrics.connections_reused } else { &state.metrics.connections_opened };
         counter.inc();
+        upstream.set_write_timeout(lane.write_timeout());
         match exchange(client, &mut upstream, header, body, first_byte).await {
             Ok(()) => return judge(state, client, lane, upstream, profile).await,
             Err(Missed::Connect(_)) if reused && !fresh => upstream.shutdown().await,

@@ -11,6 +11,7 @@
 use super::client::Client;
 use super::error::Partial;
 use super::respond;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
 use std::task::Poll;
@@ -48,6 +49,9 @@ pub(super) enum Ended {
     },
     /// The upstream broke after the client got a part; the client was told.
     Broken(Failure),
+    /// The upstream broke after the client got a part, in an answer that has no words for it: the client's
+    /// connection has to break as well.
+    Severed(Failure),
     /// The upstream broke before the client got anything.
     Missed {
         /// How.
@@ -68,6 +72,8 @@ pub(super) struct Shape<'s> {
     pub array: bool,
     /// Id of the request.
     pub request_id: &'s str,
+    /// The answer is passed as it comes; the upstream's header goes before it.
+    pub passed: Option<&'s ResponseHeader>,
 }
 
 /// Moves one answer.
@@ -275,7 +281,10 @@ impl<'p, 'c> Pump<'p, 'c> {
         self.committed = true;
         (self.on_commit)();
         let http11 = self.client.is_http11();
-        let mut header = respond::stream_header(self.shape.request_id, self.shape.array, http11)?;
+        let mut header = match self.shape.passed {
+            Some(upstream) => respond::passed_header(self.shape.request_id, upstream, http11)?,
+            None => respond::stream_header(self.shape.request_id, self.shape.array, http11)?,
+        };
         for (name, value) in self.headers.drain(..) {
             header.insert_header(name, value)?;
         }
@@ -307,6 +316,9 @@ impl<'p, 'c> Pump<'p, 'c> {
                 Box::new(Partial { array: self.shape.array, bytes: self.reply.take() })
             });
             return Ended::Missed { failure, partial };
+        }
+        if self.shape.passed.is_some() {
+            return Ended::Severed(failure);
         }
         self.reply.fail(&failure);
         let bytes = self.reply.take();

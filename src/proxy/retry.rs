@@ -13,7 +13,7 @@ use super::parse::Parsed;
 use super::record::Record;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::respond;
-use super::select::{Selected, select};
+use super::select::{Preference, Selected, select};
 use super::translate::{Prepared, translate};
 use crate::state::lanes::NoLane;
 use crate::state::renew::NotRenewed;
@@ -23,7 +23,7 @@ use crate::upstream::request;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
-use pingora::{BError, Result};
+use pingora::{BError, Error, ErrorType, Result};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
 use secrecy::SecretString;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ pub(super) struct Question {
     pub headers: HeaderMap,
     /// The client's query.
     pub query: Option<String>,
-    /// Conversation, for affinity.
-    pub session: Option<u64>,
+    /// Conversation and files, for affinity.
+    pub preference: Preference,
 }
 
 /// One exchange.
@@ -95,7 +95,7 @@ impl Exchange<'_, '_> {
         let mut busy_since = None;
         while let Some(asked) = question.as_ref() {
             let seed = pick_seed(&self.record.seed, attempts.total());
-            match select(self.state, &route, &mut attempts, asked.session, seed) {
+            match select(self.state, &route, &mut attempts, &asked.preference, seed) {
                 Selected::Wait(wait) => {
                     if let Err(error) = self.pause(wait).await {
                         return Ok(Err(error));
@@ -116,15 +116,16 @@ impl Exchange<'_, '_> {
                     if count::is_local(operation, asked.parsed.call.client, &pick) {
                         return self.estimate(&asked.parsed).await;
                     }
-                    let made = translate(
-                        &asked.parsed,
-                        &route,
-                        &pick,
-                        prepared.take(),
-                        (self.state, self.snapshot),
-                        self.record,
-                    )?;
-                    prepared = Some(made);
+                    let shared = (self.state, self.snapshot);
+                    match translate(&asked.parsed, &route, &pick, prepared.take(), shared, self.record) {
+                        Ok(made) => prepared = Some(made),
+                        // Another kind of upstream may serve the same name.
+                        Err(error) if error.failure.status == 501 => {
+                            last = Some(error);
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    }
                     let attempt = self.attempt(*pick, &mut question, &mut prepared, &mut attempts);
                     match Box::pin(attempt).await {
                         Attempt::Answered => return Ok(Ok(())),
@@ -197,11 +198,20 @@ impl Exchange<'_, '_> {
         };
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
-            Err(missed) => return self.missed(pick, missed, attempts),
+            Err(missed) => {
+                let media = prepared.as_ref().is_some_and(|made| made.plan.operation.is_media());
+                return self.missed(pick, missed, media, attempts);
+            }
         };
         let mut reply = Reply::new(&plan);
         let request_id = self.record.facts.request_id.clone();
-        let shape = Shape { stream: plan.stream, array: plan.context.json_array, request_id: &request_id };
+        let passed = plan.is_raw().then(|| opened.upstream.response_header().cloned()).flatten();
+        let shape = Shape {
+            stream: plan.stream || passed.is_some(),
+            array: plan.context.json_array,
+            request_id: &request_id,
+            passed: passed.as_ref(),
+        };
         let (state, record) = (self.state, &mut *self.record);
         let mut on_commit = || {
             // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
@@ -210,7 +220,12 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick);
         };
-        let mut pump = Pump::new(self.client, &mut reply, pace(self.snapshot), shape, &mut on_commit);
+        let mut pace = pace(self.snapshot);
+        if passed.is_some() {
+            // Nothing may stand between the bytes of a file.
+            pace.keep_alive = Duration::ZERO;
+        }
+        let mut pump = Pump::new(self.client, &mut reply, pace, shape, &mut on_commit);
         let ended = move_answer(&mut pump, opened, state, &lane).await;
         self.ended(pick, ended, &reply, plan.stream, attempts)
     }
@@ -244,6 +259,7 @@ impl Exchange<'_, '_> {
             client: &asked.headers,
             query: asked.query.as_deref(),
             same_format: made.plan.same_format,
+            is_form: made.plan.is_raw() && asked.parsed.head.boundary.is_some(),
             body: &made.body,
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
@@ -261,8 +277,8 @@ impl Exchange<'_, '_> {
         Attempt::Failed(verdict, Box::new(ProxyError::upstream(Failure::new(401, error.to_string()))))
     }
 
-    /// An attempt that did not get to an answer.
-    fn missed(&mut self, pick: Pick, missed: Missed, attempts: &mut Attempts) -> Attempt {
+    /// An attempt that did not get to an answer. `media` is whether it was about no conversation.
+    fn missed(&mut self, pick: Pick, missed: Missed, media: bool, attempts: &mut Attempts) -> Attempt {
         let (outcome, error) = match &missed {
             Missed::Gone(_) => (Outcome::ClientGone, None),
             Missed::Connect(message) if message.starts_with("proxy config invalid") => {
@@ -277,6 +293,10 @@ impl Exchange<'_, '_> {
                     _ => "the upstream did not answer in time",
                 };
                 (Outcome::Timeout(*phase), Some(ProxyError::upstream(Failure::new(504, message))))
+            }
+            Missed::Status { status, error, .. } if media && without_rest(*status).is_some() => {
+                let status = without_rest(*status).unwrap_or(*status);
+                (Outcome::Status { status, body: &[], hint: None }, Some(error.as_ref().clone()))
             }
             Missed::Status { status, body, hint, error } => {
                 (Outcome::Status { status: *status, body, hint: *hint }, Some(error.as_ref().clone()))
@@ -320,6 +340,17 @@ impl Exchange<'_, '_> {
                 self.record.facts.error.clone_from(&failure.message);
                 self.report(pick, &broken(&failure), attempts);
                 Attempt::Answered
+            }
+            Ended::Severed(failure) => {
+                self.record.facts.status = failure.status;
+                self.record.facts.error.clone_from(&failure.message);
+                self.report(pick, &broken(&failure), attempts);
+                Attempt::Gone(Error::new_up(ErrorType::ReadError))
+            }
+            // Its credential is well, and asking another would not give another answer.
+            Ended::Missed { failure, .. } if reply.drew_nothing() => {
+                let verdict = self.report(pick, &Outcome::Success, attempts);
+                Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
             }
             Ended::Missed { failure, partial } => {
                 let verdict = self.report(pick, &broken(&failure), attempts);
@@ -368,6 +399,7 @@ async fn answer(
     events: Option<bool>,
 ) -> std::result::Result<Ended, Collected> {
     let first = match events {
+        _ if pump.shape.passed.is_some() => return Ok(pump.events(upstream, None).await),
         Some(true) => return Ok(pump.events(upstream, None).await),
         Some(false) => None,
         // The content type says neither: the first bytes do.
@@ -387,7 +419,8 @@ fn looks_like_json(body: &Bytes) -> bool {
     matches!(body.iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'['))
 }
 
-fn pace(snapshot: &Snapshot) -> Pace {
+/// How long an answer may be silent.
+pub(super) fn pace(snapshot: &Snapshot) -> Pace {
     let (timeouts, streaming) = (&snapshot.config.server.timeouts, &snapshot.config.streaming);
     Pace {
         first: seconds(timeouts.first_byte_seconds),
@@ -414,6 +447,16 @@ fn no_lane(error: &NoLane, credential: &pool::CredentialSpec) -> Missed {
     };
     tracing::error!(account = %credential.label, provider = %credential.provider, "{message}; nothing was sent");
     Missed::Connect(message)
+}
+
+/// What a model cannot do on this route says nothing about conversations with it, so that nobody may rest for
+/// it: the status that a refusal counts as. A route that is missing is tried elsewhere.
+fn without_rest(status: u16) -> Option<u16> {
+    match status {
+        400 | 422 => Some(400),
+        403 | 404 | 405 | 501 => Some(404),
+        _ => None,
+    }
 }
 
 /// The error of an attempt says more than that nobody is left; a rest that ends says more than both.

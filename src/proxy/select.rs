@@ -6,7 +6,7 @@
 
 use super::error::ProxyError;
 use crate::state::State;
-use pool::{Attempts, NoPick, Pick, Route};
+use pool::{Attempts, CredentialId, NoPick, Pick, Route};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -24,16 +24,27 @@ pub(super) enum Selected {
     Nobody(Box<ProxyError>),
 }
 
+/// Whose turn it is, apart from the order that the operator set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Preference {
+    /// Conversation, for affinity.
+    pub session: Option<u64>,
+    /// Who holds a file that the request names: nobody else can read it.
+    pub owner: Option<CredentialId>,
+}
+
 /// Chooses. `seed` differs from call to call.
 pub(super) fn select(
     state: &State,
     route: &Route,
     attempts: &mut Attempts,
-    session: Option<u64>,
+    preference: &Preference,
     seed: u64,
 ) -> Selected {
     let now = state.now();
-    match state.pool.pick(route, attempts, session, now, seed) {
+    let holder = preference.owner.as_ref();
+    let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
+    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
         Err(nobody) => match state.pool.next_round(route, attempts, now, seed) {
             Some(wait_ms) => Selected::Wait(Duration::from_millis(wait_ms)),

@@ -1,7 +1,7 @@
 //! Stage 4: the body as the chosen upstream takes it.
 //!
 //! Enters: a parsed request and the pick that serves it. Leaves: [`Prepared`]. May go wrong: the client asks
-//! for something that this upstream cannot do, or its body does not hold what its format says (400).
+//! for something that this upstream cannot do (501: another kind may), or its body does not hold what its format says (400).
 //!
 //! The same body for the same flavour and model is made once, however many credentials are tried.
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pool::{Pick, Route};
 use std::borrow::Cow;
 use std::sync::Arc;
-use wire::target::{Operation, Profile};
+use wire::target::Profile;
 use wire::thinking::{Mismatch, Mode, ThinkingReport};
 use wire::translate::{Job, Plan};
 
@@ -58,11 +58,8 @@ pub(super) fn translate(
     if let Some(before) = before.filter(|before| before.made_for == made_for) {
         return Ok(before);
     }
-    if parsed.call.operation == Operation::Compact
-        && made_for.profile.protocol() != wire::Protocol::OpenaiResponses
-    {
-        let message = "only upstreams that speak Responses compact conversations; choose one of their models";
-        return Err(ProxyError::client(501, message).param("model"));
+    if let Some(why) = parsed.call.operation.refusal(made_for.profile) {
+        return Err(ProxyError::client(501, why).param("model"));
     }
     let job = Job {
         client: parsed.call.client,
@@ -80,6 +77,7 @@ pub(super) fn translate(
         created: state.now().wall_s,
         seed: &record.seed,
         project: &pick.credential().scope,
+        image_base: &snapshot.config.models.gpt_image_2_base_model,
     };
     let wire::translate::Prepared { body, plan, losses, thinking } = wire::translate::prepare(&job)?;
     let body = match body {

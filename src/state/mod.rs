@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod atomic;
+pub mod files;
 pub mod keys;
 pub mod lanes;
 pub mod query;
@@ -15,6 +16,7 @@ use crate::observe::metrics::Metrics;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
+use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
 use parking_lot::Mutex;
@@ -39,6 +41,8 @@ pub struct State {
     pub connector: Connector,
     /// Ways to upstreams.
     pub lanes: Lanes,
+    /// Who holds which of Gemini's files.
+    pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
     /// Accounts of the folder, as they were last read.
@@ -90,6 +94,7 @@ impl State {
             pool: Pool::default(),
             connector: Connector::new(Some(ConnectorOptions::new(IDLE_CONNECTIONS))),
             lanes: Lanes::default(),
+            files: Files::default(),
             metrics: Metrics::new()?,
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),

@@ -9,3 +9,4 @@ pub mod fetch;
 pub mod peer;
 pub mod request;
 pub mod resolve;
+mod stamp;

@@ -15,6 +15,9 @@ pub enum WireError {
     /// It is not JSON.
     #[error("the request body is not valid JSON: {0}")]
     Json(String),
+    /// It is not a form.
+    #[error("the request body is not a valid form (multipart/form-data): {0}")]
+    Form(String),
     /// A member has the wrong type or value, or is missing.
     #[error("{path}: {problem}")]
     Invalid {
@@ -52,7 +55,7 @@ impl WireError {
     /// Where, if the error has a place.
     pub fn path(&self) -> Option<&str> {
         match self {
-            Self::Json(_) => None,
+            Self::Json(_) | Self::Form(_) => None,
             Self::Invalid { path, .. } | Self::Unsupported { path, .. } => Some(path),
         }
     }

@@ -16,13 +16,16 @@
 //! | `write_answer.rs` | folded [`ir::Answer`] → client body |
 //! | `error.rs` | error bodies, both ways |
 //!
-//! [`openai_legacy`] is spoken by clients only, so it has no upstream half; [`kiro`] by upstreams only, so it
-//! has nothing else.
+//! [`openai_legacy`] and [`openai_images`] are spoken by clients only, so they have no upstream half;
+//! [`kiro`] by upstreams only, so it has nothing else. What is no conversation
+//! ([`target::Operation::is_media`]) goes between equal formats with another model name ([`passed`]);
+//! [`form`] has the bodies that are forms.
 
 pub mod claude;
 pub mod error;
 pub mod estimate;
 pub mod event_stream;
+pub mod form;
 pub mod frames;
 pub mod gemini;
 pub mod head;
@@ -32,8 +35,10 @@ pub mod kiro;
 pub mod model_path;
 pub mod names;
 pub mod openai_chat;
+pub mod openai_images;
 pub mod openai_legacy;
 pub mod openai_responses;
+pub mod passed;
 pub mod patch;
 pub mod replay;
 pub mod schema;

@@ -37,6 +37,8 @@ pub struct Replay<'r> {
     pub created: u64,
     /// 32 hex digits of which ids are made.
     pub seed: &'r str,
+    /// The model that calls the drawing tool of Responses upstreams.
+    pub image_base: &'r str,
 }
 
 /// A request as the upstream would get it.
@@ -66,6 +68,9 @@ pub fn client_format(name: &str) -> Option<(Protocol, Operation)> {
     if name == "openai-completions" {
         return Some((Protocol::OpenaiChat, Operation::Completion));
     }
+    if name == "openai-images" {
+        return Some((Protocol::OpenaiChat, Operation::ImageGeneration));
+    }
     // The Gemini CLI's envelope is told by the body.
     let name = if name == "gemini-cli" { "gemini" } else { name };
     Protocol::ALL.into_iter().find(|p| p.name() == name).map(|p| (p, Operation::Generate))
@@ -74,7 +79,7 @@ pub fn client_format(name: &str) -> Option<(Protocol, Operation)> {
 impl Replay<'_> {
     /// What the upstream would get.
     pub fn request(&self, body: &[u8]) -> Result<Sent, WireError> {
-        let head = head::parse(body, self.client)?;
+        let head = head::parse_or(body, self.client, self.operation.default_model())?;
         let (model, suffix) = split_suffix(self.model);
         let prepared = prepare(&Job {
             client: self.client,
@@ -92,6 +97,7 @@ impl Replay<'_> {
             created: self.created,
             seed: self.seed,
             project: self.project,
+            image_base: self.image_base,
         })?;
         let body = prepared.body.into_owned();
         Ok(Sent { body, plan: prepared.plan, losses: prepared.losses, thinking: prepared.thinking })

@@ -108,6 +108,28 @@ pub enum Operation {
     CountTokens,
     /// A compacted conversation (`/v1/responses/compact`).
     Compact,
+    /// Pictures from a text (`/v1/images/generations`).
+    ImageGeneration,
+    /// Pictures from pictures and a text (`/v1/images/edits`).
+    ImageEdit,
+    /// Vectors (`/v1/embeddings`).
+    Embeddings,
+    /// The words of a sound file (`/v1/audio/transcriptions`).
+    Transcription,
+    /// The words of a sound file, in English (`/v1/audio/translations`).
+    Translation,
+    /// Sound from text (`/v1/audio/speech`).
+    Speech,
+    /// Whether a text may be shown (`/v1/moderations`).
+    Moderation,
+    /// Documents in the order of their relevance (`/v1/rerank`).
+    Rerank,
+    /// A vector (Gemini `:embedContent`).
+    GeminiEmbed,
+    /// Vectors (Gemini `:batchEmbedContents`).
+    GeminiBatchEmbed,
+    /// Gemini's files: uploads, and what is known of them.
+    GeminiFiles,
 }
 
 impl Operation {
@@ -118,6 +140,61 @@ impl Operation {
             Self::Completion => "completion",
             Self::CountTokens => "count_tokens",
             Self::Compact => "compact",
+            Self::ImageGeneration => "images.generations",
+            Self::ImageEdit => "images.edits",
+            Self::Embeddings => "embeddings",
+            Self::Transcription => "audio.transcriptions",
+            Self::Translation => "audio.translations",
+            Self::Speech => "audio.speech",
+            Self::Moderation => "moderations",
+            Self::Rerank => "rerank",
+            Self::GeminiEmbed => "embed_content",
+            Self::GeminiBatchEmbed => "batch_embed_contents",
+            Self::GeminiFiles => "files",
+        }
+    }
+
+    /// Whether pictures are asked for by the Images API.
+    pub fn draws(self) -> bool {
+        matches!(self, Self::ImageGeneration | Self::ImageEdit)
+    }
+
+    /// Whether body and answer are none of a conversation: between equal formats only the model's name is
+    /// changed, and the answer goes on as it comes, whatever it is.
+    pub fn is_media(self) -> bool {
+        !matches!(self, Self::Generate | Self::Completion | Self::CountTokens | Self::Compact)
+    }
+
+    /// Whether the body may be a form (`multipart/form-data`).
+    pub fn takes_forms(self) -> bool {
+        matches!(self, Self::ImageEdit | Self::Transcription | Self::Translation)
+    }
+
+    /// The model that serves a body which names none.
+    pub fn default_model(self) -> Option<&'static str> {
+        match self {
+            Self::ImageGeneration | Self::ImageEdit => Some("gpt-image-2"),
+            Self::Moderation => Some("omni-moderation-latest"),
+            _ => None,
+        }
+    }
+
+    /// Why an upstream of this flavour cannot serve it, and what would; `None`: it can.
+    pub fn refusal(self, profile: Profile) -> Option<&'static str> {
+        let protocol = profile.protocol();
+        match self {
+            Self::Generate | Self::Completion | Self::CountTokens => None,
+            Self::Compact => (protocol != Protocol::OpenaiResponses).then_some(
+                "only upstreams that speak Responses compact conversations; choose one of their models",
+            ),
+            Self::ImageGeneration | Self::ImageEdit => (protocol == Protocol::Claude).then_some(
+                "this upstream draws no pictures; choose an image model of an OpenAI-compatible, Codex or Gemini upstream",
+            ),
+            Self::GeminiEmbed | Self::GeminiBatchEmbed | Self::GeminiFiles => (profile != Profile::Gemini)
+                .then_some("only Gemini upstreams serve this path; choose an embedding model of one"),
+            _ => (!matches!(profile, Profile::Chat | Profile::Responses)).then_some(
+                "only OpenAI-compatible upstreams serve this path; choose a model of one (openai-compatibility)",
+            ),
         }
     }
 }

@@ -13,11 +13,12 @@ use crate::head::Head;
 use crate::ir::{Context, Losses, lower};
 use crate::target::{Card, Operation, Profile, Target};
 use crate::thinking::{Mode, ThinkingReport};
-use crate::{Protocol, estimate, gemini};
+use crate::{Protocol, estimate, gemini, openai_images};
 use std::borrow::Cow;
 use std::sync::Arc;
 
 mod formats;
+mod raw;
 mod relay;
 mod reply;
 mod source;
@@ -59,6 +60,8 @@ pub struct Job<'j> {
     pub seed: &'j str,
     /// Google project of the envelopes; Kiro: ARN of the profile.
     pub project: &'j str,
+    /// The model that calls the drawing tool of Responses upstreams for a model that only draws.
+    pub image_base: &'j str,
 }
 
 /// A request as the upstream takes it.
@@ -97,12 +100,33 @@ pub struct Plan {
     pub context: Arc<Context>,
 }
 
+impl Plan {
+    /// Whether the answer goes out as it comes, whatever it is.
+    pub fn is_raw(&self) -> bool {
+        self.same_format && self.operation.is_media()
+    }
+}
+
 impl Job<'_> {
     /// Whether both sides speak the same format, so that bytes stay bytes.
     pub fn same_format(&self) -> bool {
-        self.client == self.profile.protocol()
-            && self.profile != Profile::Kiro
-            && self.operation != Operation::Completion
+        match self.operation {
+            Operation::Completion => false,
+            operation if operation.draws() => {
+                self.profile == Profile::Chat
+                    || (self.profile == Profile::Responses && openai_images::has_own_route(self.model))
+            }
+            operation if operation.is_media() => true,
+            _ => self.client == self.profile.protocol() && self.profile != Profile::Kiro,
+        }
+    }
+
+    /// The model that the upstream is asked for.
+    fn upstream_model(&self) -> &str {
+        let by_tool = self.operation.draws()
+            && self.profile.protocol() == Protocol::OpenaiResponses
+            && openai_images::is_painter(self.model);
+        if by_tool { self.image_base } else { self.model }
     }
 }
 
@@ -123,7 +147,7 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
     let stream = !whole && (job.stream || job.profile.streams_only());
     let mut target = Target {
         profile: job.profile,
-        model: job.model,
+        model: job.upstream_model(),
         card: job.card,
         stream,
         thinking: None,
@@ -170,6 +194,9 @@ fn rewrite(
     context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
     let body = formats::write_request(job.operation, &request, target, context, losses)?;
     think::settle(&mut report, job, &body, planned, losses);
+    if job.operation.draws() && job.profile.protocol() == Protocol::Gemini {
+        return Ok((openai_images::with_image_config(body, job.body, job.head, losses), report));
+    }
     Ok((body, report))
 }
 

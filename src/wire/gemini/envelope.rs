@@ -185,6 +185,7 @@ mod tests {
             created: 0,
             seed: "seed",
             project: "p",
+            image_base: "",
         };
         let mut reply = Reply::new(&prepare(&job).unwrap().plan);
         if stream {

@@ -12,6 +12,7 @@
 //! | IR → client events | `write_stream`, `write_blocks`, `write_events` |
 //! | IR → client answer | `write_answer`; `write_output` for both, `ids` |
 //! | upstream events → client answer, same format | [`Collect`] |
+//! | upstream events → what only the Images API shows | [`pictures`] |
 //! | WebSocket frames → bodies | [`websocket`], `transcript` |
 //!
 //! A conversation is a list of items and not of turns: what the model thinks, says and calls are items of their
@@ -28,6 +29,7 @@ mod event;
 mod ids;
 mod patch_items;
 mod patch_request;
+pub(crate) mod pictures;
 mod read_answer;
 mod read_blocks;
 mod read_content;
@@ -50,6 +52,8 @@ mod write_tools;
 
 pub use collect::Collect;
 pub use compact::patch_compact;
+
+pub(crate) use read_content::from_url;
 
 use crate::error::WireError;
 use crate::frames::Framing;

@@ -5,10 +5,13 @@ use crate::error::WireError;
 use crate::frames::Framing;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream, lower};
 use crate::json::Path;
+use crate::openai_images::Asked;
 use crate::patch::Member;
 use crate::target::{Operation, Profile, Target};
 use crate::thinking::Thinking;
-use crate::{Protocol, claude, gemini, kiro, openai_chat, openai_legacy, openai_responses};
+use crate::{
+    Protocol, claude, gemini, kiro, openai_chat, openai_images, openai_legacy, openai_responses, passed,
+};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -52,13 +55,23 @@ pub(super) fn asked_thinking<'t>(
 
 /// The client body of any operation → IR.
 pub(super) fn read_operation<'j>(job: &Job<'j>, losses: &mut Losses) -> Result<Request<'j>, WireError> {
+    if let Some(why) = job.operation.refusal(job.profile) {
+        return Err(WireError::unsupported(&Path::Root.key("model"), why));
+    }
     match job.operation {
         Operation::Completion => openai_legacy::read_request(job.body, losses),
-        Operation::Compact => Err(WireError::unsupported(
-            &Path::Root.key("model"),
-            "only upstreams that speak Responses compact conversations; choose one of their models",
-        )),
-        Operation::Generate | Operation::CountTokens => read_request(job.client, job.body, losses),
+        operation if operation.draws() => {
+            let asked = Asked {
+                body: job.body,
+                head: job.head,
+                edit: operation == Operation::ImageEdit,
+                stream: job.stream,
+                upstream: job.profile.protocol(),
+                model: job.model,
+            };
+            openai_images::read_request(&asked, losses)
+        }
+        _ => read_request(job.client, job.body, losses),
     }
 }
 
@@ -92,6 +105,12 @@ pub(super) fn patch_request<'j>(
     losses: &mut Losses,
 ) -> Result<Cow<'j, [u8]>, WireError> {
     let Job { body, head, .. } = *job;
+    if job.operation.is_media() {
+        if job.operation.draws() {
+            openai_images::check_prompt(body, head)?;
+        }
+        return passed::patch(job.client, body, head, job.model);
+    }
     match (job.client, job.operation) {
         (Protocol::Claude, Operation::CountTokens) => {
             claude::count_tokens::patch_count_request(body, head, target, losses)

@@ -89,6 +89,7 @@ mod tests {
             stream,
             framing: Framing::Sse,
             project: "",
+            image_base: "",
             created: 7,
             seed: "0123456789abcdef0123456789abcdef",
         };

@@ -54,8 +54,8 @@ pub(super) fn rewritten(
     let mode = job.suffix.or(asked.mode);
     target.thinking = plan(mode, &job.card.thinking, job.profile.protocol(), losses);
     Ok(match job.operation {
-        Operation::CountTokens | Operation::Compact => ThinkingReport::default(),
         Operation::Generate | Operation::Completion => report(job, asked, target.thinking),
+        _ => ThinkingReport::default(),
     })
 }
 
@@ -146,6 +146,7 @@ mod tests {
             stream: false,
             framing: Framing::Lines,
             project: "",
+            image_base: "",
             created: 0,
             seed: "0123456789abcdef0123456789abcdef",
         };
@@ -286,6 +287,7 @@ mod tests {
                 created: 0,
                 seed: "0123456789abcdef0123456789abcdef",
                 project: "",
+                image_base: "",
             };
             let error = crate::translate::prepare(&job).unwrap_err().to_string();
             assert!(error.contains("max_tokens must be greater than thinking.budget_tokens"), "{error}");
