@@ -3,6 +3,7 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
+use crate::state::accounts::{self, Accounts};
 use crate::state::{State, reload};
 use config::Config;
 use std::fmt::Write;
@@ -16,12 +17,11 @@ const DEFAULT_CONFIG: &str = "config.yaml";
 /// A configuration, and the embedded provider where it needs it.
 struct Loaded {
     config: Config,
+    accounts: Accounts,
     origin: String,
     demo: Option<(Demo, String)>,
     /// Where it came from, to look for changes.
     file: Option<PathBuf>,
-    /// What was left out of it, or is not served.
-    warnings: Vec<String>,
 }
 
 /// The file that the arguments mean; `None`: the embedded default.
@@ -32,13 +32,8 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// Reads a configuration file; mistakes and warnings go to standard error.
-pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
-    read_and_warn(file).map(|(config, _)| config)
-}
-
-/// The same, and the warnings.
-fn read_and_warn(file: &Path) -> Result<(Config, Vec<String>), ExitCode> {
+/// Reads a configuration file and its accounts; mistakes and warnings go to standard error.
+pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| {
         complain(&format!("{name}: cannot be read: {error}"));
@@ -46,17 +41,18 @@ fn read_and_warn(file: &Path) -> Result<(Config, Vec<String>), ExitCode> {
     })?;
     match config::load(&bytes) {
         Ok(loaded) => {
-            let unserved = pool::unserved(&loaded.config).into_iter().map(|line| format!("{name}: {line}"));
-            let warnings: Vec<String> = loaded
-                .warnings
-                .iter()
-                .map(|warning| warning.in_file(&name).to_string())
-                .chain(unserved)
-                .collect();
-            for warning in &warnings {
-                complain(&format!("warning: {warning}"));
+            for warning in &loaded.warnings {
+                complain(&format!("warning: {}", warning.in_file(&name)));
             }
-            Ok((loaded.config, warnings))
+            let folder = accounts::folder(&loaded.config.auth.auth_dir);
+            let found = accounts::scan(&folder);
+            for (file, reason) in &found.bad {
+                complain(&format!("warning: {}: {reason}", folder.join(file).display()));
+            }
+            for unserved in pool::unserved(&loaded.config, &found.good) {
+                complain(&format!("warning: {name}: {unserved}"));
+            }
+            Ok((loaded.config, found))
         }
         Err(broken) => {
             for notice in &broken.notices {
@@ -73,14 +69,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    crate::observe::log::start(&loaded.config.logging);
-    if let Some(file) = &loaded.file {
-        reload::log_to(&loaded.config.logging, file);
-    }
-    if loaded.config.logging.logging_to_file {
-        // Standard error has them; who reads files only has to find them there.
-        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    }
+    crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_deref()));
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port);
     crate::observe::log::flush();
@@ -96,8 +85,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
-        let (config, warnings) = read_and_warn(&file)?;
-        return Ok(Loaded { config, origin, demo: None, file: Some(file), warnings });
+        let (config, accounts) = read(&file)?;
+        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file) });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -109,10 +98,10 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     match config::load(text.as_bytes()) {
         Ok(loaded) => Ok(Loaded {
             config: loaded.config,
+            accounts: Accounts::default(),
             origin: "built in".to_owned(),
             demo: Some((demo, key)),
             file: None,
-            warnings: Vec::new(),
         }),
         Err(broken) => {
             complain(&format!("the built-in configuration is broken: {broken}"));
@@ -122,11 +111,11 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
-    let Loaded { config, origin, demo, file, warnings: _ } = loaded;
+    let Loaded { config, accounts, origin, demo, file } = loaded;
     let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
-    let (state, pool) = State::new(config).map_err(|e| e.to_string())?;
+    let (state, pool) = State::new(config, accounts).map_err(|e| e.to_string())?;
     let base = base_url(&plan, tls);
     let mut text = format!("cliproxy {} on {base} (configuration: {origin})\n", version());
     // Writing to a string cannot fail.

@@ -24,6 +24,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     cooldowns: IntCounterVec,
     losses: IntCounterVec,
+    thinking_mismatch: IntCounterVec,
     fallbacks: IntCounterVec,
     empty: IntCounterVec,
     /// Looks at the configuration file that found a change.
@@ -58,6 +59,8 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
         let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help)?);
         let seconds = |name: &str, help: &str| seconds(&registry, name, help);
+        let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
+        let in_flight = registered(&registry, in_flight)?;
         Ok(Self {
             reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
@@ -73,7 +76,7 @@ impl Metrics {
             latency: seconds("request_duration_seconds", "From the request's head to the answer's end.")?,
             first_event: seconds(
                 "first_event_seconds",
-                "From the request's head to the answer's first byte.",
+                "From the request's head to the first byte of the answer.",
             )?,
             tokens: counters(
                 "tokens_total",
@@ -92,13 +95,15 @@ impl Metrics {
             )?,
             fallbacks: counters(
                 "fallbacks_total",
-                "Times a model was tried in place of one that could not serve.",
+                "Models tried in place of others.",
                 &["model", "fallback"],
             )?,
-            empty: counters(
-                "empty_answers_total",
-                "Answers without text, calls or pictures.",
-                &["provider", "model"],
+            empty: counters("empty_answers_total", "Answers without content.", &["provider", "model"])?,
+            thinking_mismatch: counters(
+                "thinking_mismatch_total",
+                "Requests that were sent with another amount of thinking than was asked for, and answers with \
+                 another than their upstream was told.",
+                &["provider", "model", "kind"],
             )?,
             connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
             connections_reused: counter(
@@ -106,10 +111,7 @@ impl Metrics {
                 "Upstream connections used again.",
             )?,
             panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
-            in_flight: registered(
-                &registry,
-                IntGauge::new("in_flight_requests", "Requests that are being served.")?,
-            )?,
+            in_flight,
             registry,
         })
     }
@@ -148,6 +150,11 @@ impl Metrics {
     /// An answer had no content.
     pub fn empty(&self, provider: &str, model: &str) {
         self.empty.with_label_values(&[provider, model]).inc();
+    }
+
+    /// Thinking is not what was asked for.
+    pub fn thinking_mismatch(&self, provider: &str, model: &str, kind: &str) {
+        self.thinking_mismatch.with_label_values(&[provider, model, kind]).inc();
     }
 
     /// An answer reported its tokens.

@@ -3,7 +3,7 @@
 //! Enters: facts about requests. Leaves: Prometheus text and log lines. Secrets never come here: callers
 //! pass labels of credentials, not credentials. May go wrong: nothing that a request would notice.
 
-mod file;
 pub mod log;
+mod log_file;
 pub mod metrics;
 pub mod request;

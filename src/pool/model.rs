@@ -28,6 +28,10 @@ pub struct ModelSpec {
     pub image: bool,
     /// The upstream only resembles the original: thinking blocks with empty signatures are kept.
     pub is_compat: bool,
+    /// Copilot serves it by Responses only.
+    pub responses_only: bool,
+    /// The vendor's version of it.
+    pub version: Option<Arc<str>>,
     /// Name for people.
     pub display_name: Option<Arc<str>>,
     /// Owner shown in lists.

@@ -9,7 +9,9 @@
 //! write for a burst, no delay for a single event.
 
 use super::client::Client;
+use super::error::Partial;
 use super::respond;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
 use std::task::Poll;
@@ -52,8 +54,16 @@ pub(super) enum Ended {
     },
     /// The upstream broke after the client got a part; the client was told.
     Broken(Failure),
+    /// The upstream broke after the client got a part, in an answer that has no words for it: the client's
+    /// connection has to break as well.
+    Severed(Failure),
     /// The upstream broke before the client got anything.
-    Missed(Failure),
+    Missed {
+        /// How.
+        failure: Failure,
+        /// What could have been told.
+        partial: Option<Box<Partial>>,
+    },
     /// The client left.
     Gone(BError),
 }
@@ -67,6 +77,8 @@ pub(super) struct Shape<'s> {
     pub array: bool,
     /// Id of the request.
     pub request_id: &'s str,
+    /// The answer is passed as it comes; the upstream's header goes before it.
+    pub passed: Option<&'s ResponseHeader>,
 }
 
 /// Moves one answer.
@@ -174,7 +186,7 @@ impl<'p, 'c> Pump<'p, 'c> {
     /// Sends an answer that came whole.
     pub(super) async fn whole(&mut self, body: &[u8]) -> Ended {
         match self.reply.whole(body) {
-            Flow::Failed(failure) => Ended::Missed(failure),
+            Flow::Failed(failure) => Ended::Missed { failure, partial: None },
             _ if self.is_refused() => Ended::Empty { reusable: true },
             _ => match self.complete().await {
                 Ok(()) => Ended::Complete { reusable: true },
@@ -285,7 +297,10 @@ impl<'p, 'c> Pump<'p, 'c> {
         self.committed = true;
         (self.on_commit)();
         let http11 = self.client.is_http11();
-        let mut header = respond::stream_header(self.shape.request_id, self.shape.array, http11)?;
+        let mut header = match self.shape.passed {
+            Some(upstream) => respond::passed_header(self.shape.request_id, upstream, http11)?,
+            None => respond::stream_header(self.shape.request_id, self.shape.array, http11)?,
+        };
         for (name, value) in self.headers.drain(..) {
             header.insert_header(name, value)?;
         }
@@ -312,7 +327,14 @@ impl<'p, 'c> Pump<'p, 'c> {
     /// The upstream broke.
     async fn fail(&mut self, failure: Failure) -> Ended {
         if !self.committed {
-            return Ended::Missed(failure);
+            let partial = (self.shape.stream && self.good).then(|| {
+                self.reply.fail(&failure);
+                Box::new(Partial { array: self.shape.array, bytes: self.reply.take() })
+            });
+            return Ended::Missed { failure, partial };
+        }
+        if self.shape.passed.is_some() {
+            return Ended::Severed(failure);
         }
         self.reply.fail(&failure);
         let bytes = self.reply.take();

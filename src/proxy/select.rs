@@ -6,7 +6,7 @@
 
 use super::error::ProxyError;
 use crate::state::State;
-use pool::{Attempts, NoPick, Pick, Route};
+use pool::{Attempts, CredentialId, NoPick, Pick, Route};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -16,7 +16,21 @@ pub(super) enum Selected {
     /// This one serves.
     Pick(Box<Pick>),
     /// Nobody serves in this round. The error holds unless the request has a better one from an attempt.
-    Nobody(Box<ProxyError>),
+    Nobody {
+        /// Why.
+        error: Box<ProxyError>,
+        /// Somebody will soon: its slot is taken, or another request tests it.
+        soon: bool,
+    },
+}
+
+/// Whose turn it is, apart from the order that the operator set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Preference {
+    /// Conversation, for affinity.
+    pub session: Option<u64>,
+    /// Who holds a file that the request names: nobody else can read it.
+    pub owner: Option<CredentialId>,
 }
 
 /// Chooses. `seed` differs from call to call.
@@ -24,13 +38,17 @@ pub(super) fn select(
     state: &State,
     route: &Route,
     attempts: &mut Attempts,
-    session: Option<u64>,
+    preference: &Preference,
     seed: u64,
 ) -> Selected {
     let now = state.now();
-    match state.pool.pick(route, attempts, session, now, seed) {
+    let holder = preference.owner.as_ref();
+    let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
+    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
-        Err(nobody) => Selected::Nobody(Box::new(error(&nobody, route))),
+        Err(nobody) => {
+            Selected::Nobody { error: Box::new(error(&nobody, route)), soon: nobody == NoPick::Busy }
+        }
     }
 }
 

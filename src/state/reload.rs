@@ -1,11 +1,12 @@
-//! The configuration file is replaced while requests run.
+//! The configuration file and the accounts are replaced while requests run.
 //!
-//! Enters: events of the folder that holds the file, and a look every few seconds where events get lost
+//! Enters: events of the folders that hold them, and a look every few seconds where events get lost
 //! (network folders, symlinks of ConfigMaps). Leaves: a configuration in force, or the one before, with a log
 //! line that says what changed or what is wrong. May go wrong: the file is gone, empty, half-written, broken;
 //! then nothing changes.
 
 use super::State;
+use super::accounts::{self, Accounts};
 use crate::observe::log;
 use config::Config;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -39,13 +40,15 @@ pub struct Watched {
     file: PathBuf,
     /// What the last look found; `None`: it could not be read.
     seen: Option<Vec<u8>>,
+    /// The folder of accounts at the last look.
+    stamp: u64,
 }
 
 impl Watched {
     /// A file whose content is in force.
     pub fn new(file: PathBuf) -> Self {
         let seen = read(&file).ok();
-        Self { file, seen }
+        Self { file, seen, stamp: 0 }
     }
 
     /// Looks at the file and puts it in force when it changed.
@@ -65,7 +68,7 @@ impl Watched {
         outcome
     }
 
-    fn use_bytes(&self, bytes: &[u8], state: &State) -> Outcome {
+    fn use_bytes(&mut self, bytes: &[u8], state: &State) -> Outcome {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             // An editor that truncates before it writes must not open the proxy to everyone.
             return Outcome::Kept(vec![format!("{}: it is empty", self.file.display())]);
@@ -80,36 +83,68 @@ impl Watched {
         for warning in &loaded.warnings {
             tracing::warn!("{}", warning.in_file(&name));
         }
-        for unserved in pool::unserved(&loaded.config) {
+        let folder = accounts::folder(&loaded.config.auth.auth_dir);
+        // Taken first: what changes while the files are read is seen at the next look.
+        self.stamp = accounts::stamp(&folder);
+        let found = accounts::scan(&folder);
+        for unserved in pool::unserved(&loaded.config, &found.good) {
             tracing::warn!("{name}: {unserved}");
         }
-        log_to(&loaded.config.logging, &self.file);
-        Outcome::Applied(put_in_force(loaded.config, state))
+        log::configure(&logging(&loaded.config, Some(&self.file)));
+        Outcome::Applied(put_in_force(loaded.config, found, state))
+    }
+
+    /// Looks at the folder of accounts and puts them in force when they changed. Tells which changed.
+    pub fn look_at_accounts(&mut self, state: &State) -> Option<Vec<String>> {
+        let snapshot = state.snapshot.load();
+        let folder = accounts::folder(&snapshot.config.auth.auth_dir);
+        let stamp = accounts::stamp(&folder);
+        if stamp == self.stamp {
+            return None;
+        }
+        self.stamp = stamp;
+        let (before, now) = (state.accounts(), accounts::scan(&folder));
+        if before == now {
+            return None;
+        }
+        for (file, reason) in now.bad.iter().filter(|bad| !before.bad.contains(bad)) {
+            tracing::warn!("{}: {reason}", folder.join(file).display());
+        }
+        let changed = changed(&before, &now);
+        state.apply(snapshot.config.clone(), now);
+        Some(changed)
     }
 }
 
-/// Writes the log where the configuration in `file` wants it: by default into `logs` beside it.
-pub fn log_to(logging: &config::Logging, file: &Path) {
-    let name = if logging.log_dir.trim().is_empty() { "logs" } else { logging.log_dir.trim() };
-    let folder = file.parent().unwrap_or(Path::new("")).join(name);
-    let most = logging.logs_max_total_size_mb.saturating_mul(1 << 20);
-    let wanted = logging.logging_to_file.then(|| (folder.clone(), most));
-    if let Err(error) = log::into_files(wanted) {
-        tracing::error!("the log is not written to {}: {error}", folder.display());
-    }
+/// How to log; files lie beside the configuration file unless it says where.
+pub fn logging(config: &Config, file: Option<&Path>) -> log::Settings {
+    let logging = &config.logging;
+    let folder = logging.logging_to_file.then(|| match logging.log_dir.as_str() {
+        "" => file.and_then(Path::parent).unwrap_or(Path::new("")).join("logs"),
+        named => accounts::folder(named),
+    });
+    log::Settings { debug: logging.debug, folder, most: logging.logs_max_total_size_mb << 20 }
+}
+
+/// Names of the files whose account came, went or changed.
+fn changed(before: &Accounts, now: &Accounts) -> Vec<String> {
+    let gone = before.good.iter().filter(|old| !now.good.iter().any(|new| new.file == old.file));
+    let new = now.good.iter().filter(|new| !before.good.contains(new));
+    gone.chain(new).map(|account| account.file.clone()).collect()
 }
 
 /// Applies a configuration and tells the settings that changed.
-fn put_in_force(config: Config, state: &State) -> Vec<String> {
+fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String> {
     let found = config::diff(&state.snapshot.load().config, &config);
     for path in found.needing_restart() {
         tracing::warn!("{path} changed: it counts after a restart");
     }
-    let changed: Vec<String> = found.changes.iter().map(|change| change.path.clone()).collect();
-    if !changed.is_empty() {
-        state.apply(config);
+    let mut settings: Vec<String> = found.changes.iter().map(|change| change.path.clone()).collect();
+    settings.extend(changed(&state.accounts(), &accounts));
+    if !settings.is_empty() {
+        state.apply(config, accounts);
     }
-    changed
+    settings
 }
 
 /// Reads a regular file of at most [`config::MAX_BYTES`].
@@ -141,9 +176,13 @@ fn follow(mut watched: Watched, state: &Weak<State>) {
     // The folder, not the file: a file that is replaced by rename takes its watch with it.
     let folder = watched.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = watched.file.file_name().map(ToOwned::to_owned);
-    let events_of = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    let mut events_of = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Logs may lie beside the file. `..data` is what Kubernetes swaps to replace a mounted file.
-        let ours = |path: &PathBuf| path.file_name() == name.as_deref() || path.ends_with("..data");
+        let ours = |path: &PathBuf| {
+            path.file_name() == name.as_deref()
+                || path.ends_with("..data")
+                || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+        };
         if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(ours)) {
             // The receiver is gone when the process leaves.
             let _ = sender.send(());
@@ -156,9 +195,16 @@ fn follow(mut watched: Watched, state: &Weak<State>) {
     if let Err(error) = &events_of {
         tracing::warn!("{}: no events ({error}); looked at every {LOOK:?}", folder.display());
     }
+    let mut accounts_at = None;
     loop {
+        if let (Ok(watcher), Some(state)) = (&mut events_of, state.upgrade()) {
+            follow_accounts(watcher, &state, &mut accounts_at);
+        }
         settle(&events);
         let Some(state) = state.upgrade() else { return };
+        if let Some(changed) = watched.look_at_accounts(&state) {
+            tracing::info!("accounts reloaded: {}", words(&changed));
+        }
         match watched.look(&state) {
             Outcome::Same => {}
             Outcome::Applied(changed) => {
@@ -172,6 +218,19 @@ fn follow(mut watched: Watched, state: &Weak<State>) {
                 }
             }
         }
+    }
+}
+
+/// Watches the folder of accounts as well, wherever the configuration says that it is now. One that was
+/// watched before stays so: it may be the folder of the configuration, and costs a look at most.
+fn follow_accounts(watcher: &mut RecommendedWatcher, state: &State, at: &mut Option<PathBuf>) {
+    let folder = accounts::folder(&state.snapshot.load().config.auth.auth_dir);
+    if at.as_ref() == Some(&folder) || !folder.is_dir() {
+        return;
+    }
+    match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+        Ok(()) => *at = Some(folder),
+        Err(error) => tracing::warn!("{}: no events ({error}); looked at every {LOOK:?}", folder.display()),
     }
 }
 
@@ -197,7 +256,7 @@ mod tests {
     use super::*;
 
     fn state(text: &str) -> State {
-        State::new(config::load(text.as_bytes()).unwrap().config).unwrap().0
+        State::new(config::load(text.as_bytes()).unwrap().config, Accounts::default()).unwrap().0
     }
 
     const GOOD: &str = "api-keys: [k]\nclaude-api-key: [{api-key: a}]\n";

@@ -83,3 +83,53 @@ fn p42_replacing_the_file_all_the_time_fails_no_request() {
     assert!(served > 100, "{served}");
     assert!(proxy.log().matches("config reloaded").count() > 10);
 }
+
+/// Lines of the log after which the accounts are in force.
+fn reloads(proxy: &testkit::proxy::Proxy) -> usize {
+    proxy.log().matches("accounts reloaded").count()
+}
+
+#[test]
+fn accounts_serve_as_soon_as_their_file_is_there_and_no_longer() {
+    let upstream = Upstream::start(|_| {
+        vec![testkit::upstream::json(
+            200,
+            r#"{"response":{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":"STOP"}]}}"#,
+        )]
+    });
+    let proxy = proxy(&chat_keys(&upstream.url(), &["one"]));
+    let folder = proxy.folder().join("auths");
+    std::fs::create_dir_all(&folder).expect("the folder");
+    let file = folder.join("antigravity-a.json");
+    let text = |project: &str, more: &str| {
+        format!(
+            r#"{{"type":"antigravity","access_token":"tok","project_id":"{project}","base_url":"{}"{more}}}"#,
+            upstream.url()
+        )
+    };
+    std::fs::write(&file, text("p1", "")).expect("the account");
+    assert!(until(|| reloads(&proxy) == 1), "{}", proxy.log());
+    let body = CHAT.body("gemini-3-flash", false);
+    let answer = proxy.post(CHAT.path, &body);
+    assert_eq!(
+        (answer.head.status, text_of(&CHAT, &answer.text()).as_str()),
+        (200, "Hello"),
+        "{}",
+        answer.text()
+    );
+    let seen = upstream.seen().pop().expect("a request");
+    assert_eq!(
+        (seen.path.as_str(), seen.json()["project"].as_str()),
+        ("/v1internal:generateContent", Some("p1"))
+    );
+    assert_eq!(seen.header("authorization"), Some("Bearer tok"));
+    replace(&file, &text("p2", ""));
+    assert!(until(|| reloads(&proxy) == 2), "{}", proxy.log());
+    assert_eq!(proxy.post(CHAT.path, &body).head.status, 200);
+    assert_eq!(upstream.seen().pop().expect("a request").json()["project"], "p2");
+    std::fs::write(folder.join("broken.json"), "{not json").expect("a broken file");
+    assert!(until(|| proxy.log().contains("broken.json: it is not JSON")), "{}", proxy.log());
+    assert_eq!(proxy.post(CHAT.path, &body).head.status, 200);
+    replace(&file, &text("p2", r#","disabled":true"#));
+    assert!(until(|| proxy.post(CHAT.path, &body).head.status != 200), "{}", proxy.log());
+}

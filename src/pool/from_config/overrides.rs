@@ -69,7 +69,7 @@ mod tests {
     use wire::thinking::{Bounds, Level, Support};
 
     fn specs(yaml: &str) -> Vec<CredentialSpec> {
-        from_config(&config::load(yaml.as_bytes()).unwrap_or_else(|broken| panic!("{broken}")).config).1
+        from_config(&config::load(yaml.as_bytes()).unwrap_or_else(|broken| panic!("{broken}")).config, &[]).1
     }
 
     #[test]

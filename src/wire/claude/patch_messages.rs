@@ -1,9 +1,9 @@
 //! Same format: what has to go from `system` and `messages`, found on the bytes.
 //!
-//! Enters: the spans of both. Leaves: edits that remove thinking signed by another vendor, blank text blocks,
-//! and messages that are empty without them; the API refuses all three. Results of calls that have no content
-//! get an empty one. May go wrong: nothing. Nothing is looked into before a search over the bytes has found a
-//! reason.
+//! Enters: the spans of both. Leaves: edits that remove thinking signed by another vendor, citations that we
+//! made of another vendor's, blank text blocks, and messages that are empty without them; the API refuses all
+//! of them. Results of calls that have no content get an empty one. May go wrong: nothing. Nothing is looked
+//! into before a search over the bytes has found a reason.
 
 use crate::ir::{LossKind, Losses};
 use crate::json::{self, Path, parse_any};
@@ -36,7 +36,8 @@ pub(super) fn messages(
     losses: &mut Losses,
 ) -> bool {
     let thinking = body.get(span.clone()).is_some_and(|text| memmem::find(text, b"\"thinking\"").is_some());
-    let blank = has_blank(body, &span, b"\"text\"") || has_blank(body, &span, b"\"content\"");
+    let keys: [&[u8]; 3] = [b"\"text\"", b"\"content\"", b"\"encrypted_index\""];
+    let blank = keys.iter().any(|key| has_blank(body, &span, key));
     if !thinking && !blank && !has_bare_result(body, &span) {
         return false;
     }
@@ -106,17 +107,24 @@ impl Content<'_, '_> {
 
     fn is_unwanted(&mut self, block: usize) -> bool {
         let body = self.body;
-        let (mut kind, mut signature, mut content) = (None, None, None);
+        let (mut kind, mut signature, mut content, mut citations) = (None, None, None, None);
         for member in members(body, block) {
             match member.key {
                 b"type" => kind = body.get(member.value),
                 b"signature" => signature = Some(member.value),
                 b"content" => content = Some(member.value),
+                b"citations" => citations = Some(member.value),
                 _ => {}
             }
         }
         match kind {
-            Some(b"\"text\"") => is_blank_text(body, block),
+            Some(b"\"text\"") if is_blank_text(body, block) => true,
+            Some(b"\"text\"") => {
+                if let Some(citations) = citations {
+                    self.clean_citations(block, &citations);
+                }
+                false
+            }
             Some(b"\"tool_use\"") => {
                 self.calls = true;
                 false
@@ -153,6 +161,21 @@ impl Content<'_, '_> {
             }
             Some(content) if body.get(content.start) != Some(&b'n') => {}
             _ => self.patch.set(block, "content", "\"\""),
+        }
+    }
+
+    /// Takes out the citations without an index, see [`super::answer_parts::write_citation`].
+    fn clean_citations(&mut self, block: usize, citations: &Range<usize>) {
+        let all = elements(self.body, citations.start);
+        let made_here = |citation: &Range<usize>| {
+            members(self.body, citation.start)
+                .any(|m| m.key == b"encrypted_index" && self.body.get(m.value) == Some(b"\"\""))
+        };
+        let gone: Vec<bool> = all.iter().map(made_here).collect();
+        if !gone.is_empty() && gone.iter().all(|gone| *gone) {
+            self.patch.remove(block, "citations");
+        } else {
+            self.patch.remove_elements(&all, &gone);
         }
     }
 
@@ -259,6 +282,19 @@ mod tests {
         // Servers that only speak this format sign in their own way.
         let kept = text(&format!("{foreign}, "));
         assert_eq!(run(&kept, "glm-x").0, kept);
+    }
+
+    #[test]
+    fn citations_that_were_made_here_go() {
+        let made = r#"{"type":"web_search_result_location","url":"u","encrypted_index":""}"#;
+        let own = r#"{"type":"web_search_result_location","url":"u","encrypted_index":"Eo8"}"#;
+        let text = |citations: &str| {
+            format!(r#"[{{"role":"assistant","content":[{{"type":"text","text":"a"{citations}}}]}}]"#)
+        };
+        let listed = |all: &str| text(&format!(r#","citations":[{all}]"#));
+        assert_eq!(run(&listed(made), "claude-x").0, text(""));
+        assert_eq!(run(&listed(&format!("{made}, {own}")), "claude-x").0, listed(own));
+        assert_eq!(run(&listed(own), "claude-x").0, listed(own));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use super::flavour::Flavour;
 use super::write_contents::write_conversation;
 use super::{envelope, write_config, write_tools};
 use crate::error::WireError;
-use crate::ir::{Context, LossKind, Losses, Part, Request, Role, Tool};
+use crate::ir::{Context, LossKind, Losses, Part, Request, Role};
 use crate::json;
 use crate::target::{Profile, Target};
+use crate::thinking::Mode;
 
 /// IR → upstream body.
 pub fn write_request(
@@ -41,7 +42,8 @@ fn write_body(
 ) {
     let flavour = Flavour::of(target);
     json::object(out, |o| {
-        write_conversation(o, request, flavour, losses);
+        let note = Some(BETWEEN_TOOLS).filter(|_| thinks_between_tools(request, target, flavour));
+        write_conversation(o, request, flavour, note, losses);
         write_tools::write_tools(o, request, target, context, losses);
         write_config::write_config(o, request, target, losses);
         if let Some(safety) = request.safety.as_ref().filter(|_| flavour.profile != Profile::Antigravity) {
@@ -52,6 +54,15 @@ fn write_body(
         }
     });
     report(request, losses);
+}
+
+/// Said to Claude behind Antigravity, whose request has no member for it.
+const BETWEEN_TOOLS: &str = "You may think between tool calls: weigh each result before the next call or the \
+                             answer. Do not mention this note.";
+
+fn thinks_between_tools(request: &Request<'_>, target: &Target<'_>, flavour: Flavour) -> bool {
+    let thinks = target.thinking.is_some_and(|mode| mode != Mode::Off);
+    flavour.claude && thinks && !request.tools.is_empty() && !write_config::is_forced(request)
 }
 
 /// The first thing the user said.
@@ -73,7 +84,8 @@ fn report(request: &Request<'_>, losses: &mut Losses) {
         ("logit_bias", request.sampling.logit_bias.is_some()),
         ("parallel_tool_calls", request.parallel_tools == Some(false)),
     ];
-    if has_cache_marks(request) {
+    // Google caches by itself.
+    if request.has_cache_marks() {
         losses.member(LossKind::CacheMark, "cache_control");
     }
     for (name, _) in lacks.iter().filter(|(_, asked)| *asked) {
@@ -82,21 +94,6 @@ fn report(request: &Request<'_>, losses: &mut Losses) {
     for (name, _) in &request.extra {
         losses.member(LossKind::Setting, name);
     }
-}
-
-/// Whether the client marked anything for Claude's prompt cache. Google caches by itself.
-fn has_cache_marks(request: &Request<'_>) -> bool {
-    let parts = request.turns.iter().flat_map(|turn| &turn.parts);
-    request.system.iter().any(|line| line.cache.is_some())
-        || request.tools.iter().any(|tool| matches!(tool, Tool::Function { cache: Some(_), .. }))
-        || parts.into_iter().any(|part| match part {
-            Part::Text(text) => text.cache.is_some(),
-            Part::Image(image) => image.cache.is_some(),
-            Part::Document(document) => document.cache.is_some(),
-            Part::ToolCall(call) => call.cache.is_some(),
-            Part::ToolResult(result) => result.cache.is_some(),
-            _ => false,
-        })
 }
 
 /// Roughly how long the body gets: attachments make the difference.
@@ -213,6 +210,37 @@ pub(super) mod tests {
 
     pub(in super::super) fn signed(vendor: Vendor) -> Option<Signature<'static>> {
         Signature::of(vendor, "c2ln")
+    }
+
+    #[test]
+    fn claude_behind_antigravity_is_told_that_it_may_think_between_tools() {
+        use crate::ir::{Instruction, Tool, ToolChoice};
+        let function = Tool::Function {
+            name: "f".into(),
+            namespace: None,
+            description: None,
+            schema: None,
+            strict: None,
+            cache: None,
+        };
+        let request = |tools: Vec<Tool<'static>>, tool_choice| Request {
+            system: vec![Instruction { text: "s".into(), developer: false, cache: None }],
+            turns: vec![user(vec![text("q")])],
+            tools,
+            tool_choice,
+            ..Request::default()
+        };
+        let told = |model, thinking, request: &Request<'_>| {
+            let target = Target { thinking, ..target(Profile::Antigravity, model, &CARD) };
+            written(request, &target).to_text().contains("between tool calls")
+        };
+        let (claude, on) = ("claude-sonnet-4-6", Some(Mode::Budget(4096)));
+        let with_tool = request(vec![function.clone()], None);
+        assert!(told(claude, on, &with_tool));
+        assert!(!told(claude, None, &with_tool) && !told(claude, Some(Mode::Off), &with_tool));
+        assert!(!told(claude, on, &request(vec![], None)));
+        assert!(!told(claude, on, &request(vec![function], Some(ToolChoice::Any))));
+        assert!(!told("gemini-3-flash", on, &with_tool));
     }
 
     #[test]

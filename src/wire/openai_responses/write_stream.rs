@@ -49,6 +49,8 @@ pub(super) struct Place {
     pub(super) item: Option<usize>,
     /// Text: number of the part. Reasoning: whether a part of the summary is open.
     pub(super) part: Option<usize>,
+    /// What signs a call.
+    signature: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -228,7 +230,10 @@ impl Writer {
                 let mime = mime.clone();
                 self.picture(place, mime, text);
             }
-            // What the format has no place for: signatures of text and calls, and empty deltas.
+            (Kind::Call(_), Delta::Signature(signature)) => {
+                place.signature = Some(signature.value.into_owned());
+            }
+            // What the format has no place for: signatures of text, and empty deltas.
             _ => {}
         }
     }
@@ -241,7 +246,13 @@ impl Writer {
                 self.end_thought(&mut place);
                 self.done(index);
             }
-            Kind::Call(kind) => self.end_call(&place, kind),
+            Kind::Call(kind) => {
+                self.end_call(&place, kind);
+                if let Some(signature) = place.signature {
+                    let carrier = self.add(Body::carrier(signature));
+                    self.done(carrier);
+                }
+            }
             Kind::Image { .. } => {
                 if let Some(item) = self.items.get(index) {
                     let item = (index, item.id.as_str());
