@@ -32,12 +32,12 @@ pub fn write_count_request(
             let request = system_as_text(request);
             o.object("request", |o| {
                 o.str("model", &resource(target.model));
-                write_conversation(o, &request, flavour, None, losses);
+                write_conversation(o, &request, flavour, losses);
             });
         } else {
             o.object("generateContentRequest", |o| {
                 o.str("model", &resource(target.model));
-                write_conversation(o, request, flavour, None, losses);
+                write_conversation(o, request, flavour, losses);
                 write_tools::write_tools(o, request, target, context, losses);
             });
         }

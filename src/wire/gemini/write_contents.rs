@@ -13,16 +13,14 @@ use crate::json::{self, Path};
 /// Stands for the user's turn that the API wants where the conversation has none.
 pub(super) const MINIMAL: &str = ".";
 
-/// `contents` and `systemInstruction`, with a `note` of ours behind the client's instructions.
+/// `contents` and `systemInstruction`.
 pub(super) fn write_conversation(
     o: &mut json::Object<'_>,
     request: &Request<'_>,
     flavour: Flavour,
-    note: Option<&str>,
     losses: &mut Losses,
 ) {
-    let mut system = system_texts(request, losses);
-    system.extend(note);
+    let system = system_texts(request, losses);
     if !system.is_empty() {
         o.object("systemInstruction", |o| {
             o.array("parts", |a| system.iter().for_each(|text| a.object(|o| o.str("text", text))));

@@ -11,7 +11,6 @@ use crate::error::WireError;
 use crate::ir::{Context, LossKind, Losses, Part, Request, Role};
 use crate::json;
 use crate::target::{Profile, Target};
-use crate::thinking::Mode;
 
 /// IR → upstream body.
 pub fn write_request(
@@ -42,8 +41,7 @@ fn write_body(
 ) {
     let flavour = Flavour::of(target);
     json::object(out, |o| {
-        let note = Some(BETWEEN_TOOLS).filter(|_| thinks_between_tools(request, target, flavour));
-        write_conversation(o, request, flavour, note, losses);
+        write_conversation(o, request, flavour, losses);
         write_tools::write_tools(o, request, target, context, losses);
         write_config::write_config(o, request, target, losses);
         if let Some(safety) = request.safety.as_ref().filter(|_| flavour.profile != Profile::Antigravity) {
@@ -54,15 +52,6 @@ fn write_body(
         }
     });
     report(request, losses);
-}
-
-/// Said to Claude behind Antigravity, whose request has no member for it.
-const BETWEEN_TOOLS: &str = "You may think between tool calls: weigh each result before the next call or the \
-                             answer. Do not mention this note.";
-
-fn thinks_between_tools(request: &Request<'_>, target: &Target<'_>, flavour: Flavour) -> bool {
-    let thinks = target.thinking.is_some_and(|mode| mode != Mode::Off);
-    flavour.claude && thinks && !request.tools.is_empty() && !write_config::is_forced(request)
 }
 
 /// The first thing the user said.
@@ -210,37 +199,6 @@ pub(super) mod tests {
 
     pub(in super::super) fn signed(vendor: Vendor) -> Option<Signature<'static>> {
         Signature::of(vendor, "c2ln")
-    }
-
-    #[test]
-    fn claude_behind_antigravity_is_told_that_it_may_think_between_tools() {
-        use crate::ir::{Instruction, Tool, ToolChoice};
-        let function = Tool::Function {
-            name: "f".into(),
-            namespace: None,
-            description: None,
-            schema: None,
-            strict: None,
-            cache: None,
-        };
-        let request = |tools: Vec<Tool<'static>>, tool_choice| Request {
-            system: vec![Instruction { text: "s".into(), developer: false, cache: None }],
-            turns: vec![user(vec![text("q")])],
-            tools,
-            tool_choice,
-            ..Request::default()
-        };
-        let told = |model, thinking, request: &Request<'_>| {
-            let target = Target { thinking, ..target(Profile::Antigravity, model, &CARD) };
-            written(request, &target).to_text().contains("between tool calls")
-        };
-        let (claude, on) = ("claude-sonnet-4-6", Some(Mode::Budget(4096)));
-        let with_tool = request(vec![function.clone()], None);
-        assert!(told(claude, on, &with_tool));
-        assert!(!told(claude, None, &with_tool) && !told(claude, Some(Mode::Off), &with_tool));
-        assert!(!told(claude, on, &request(vec![], None)));
-        assert!(!told(claude, on, &request(vec![function], Some(ToolChoice::Any))));
-        assert!(!told("gemini-3-flash", on, &with_tool));
     }
 
     #[test]
