@@ -49,6 +49,7 @@ fn served(account: &Account) -> Option<(Kind, &'static str)> {
         "claude" => (Kind::Claude, ""),
         "codex" => (Kind::Codex, ""),
         "antigravity" => (Kind::Antigravity, ""),
+        "kiro" => (Kind::Kiro, ""),
         // A key of AI Studio may lie in the folder as well as a login of the command line.
         "gemini" if !account.is_token => (Kind::Gemini, ""),
         "gemini" | "gemini-cli" => (Kind::GeminiCli, ""),
@@ -143,11 +144,11 @@ fn models(config: &Config, account: &Account, kind: Kind) -> Arc<ModelSet> {
         .map(Facts::spec)
         .filter(|m| !excludes(&excluded, &m.upstream))
         .collect();
-    let aliases = aliases(config, account);
+    let (aliases, usual_from) = aliases(config, account);
     let mut taken: HashSet<String> = HashSet::new();
     let mut named = Vec::new();
     let mut hidden: HashSet<&str> = HashSet::new();
-    for alias in &aliases {
+    for (n, alias) in aliases.iter().enumerate() {
         let Some(model) = base.iter().find(|model| model.upstream.eq_ignore_ascii_case(&alias.name)) else {
             continue;
         };
@@ -162,6 +163,7 @@ fn models(config: &Config, account: &Account, kind: Kind) -> Arc<ModelSet> {
         named.push(ModelSpec {
             alias: Arc::from(alias.alias.as_str()),
             force_mapping: alias.force_mapping,
+            usual: n >= usual_from,
             display_name: display.or_else(|| model.display_name.clone()),
             ..model.clone()
         });
@@ -172,13 +174,16 @@ fn models(config: &Config, account: &Account, kind: Kind) -> Arc<ModelSet> {
     ModelSet::new(own.cloned().chain(named.clone()))
 }
 
-/// The names of the file come before those of the channel.
-fn aliases(config: &Config, account: &Account) -> Vec<OauthAlias> {
+/// The names of the file come before those of the channel. Also tells from where on they are the usual ones,
+/// which nobody set.
+fn aliases(config: &Config, account: &Account) -> (Vec<OauthAlias>, usize) {
     let mut aliases = account.settings.model_aliases.clone();
     if let Some(set) = config.models.oauth_model_alias.get(&account.channel) {
         aliases.extend(set.iter().cloned());
-        return aliases;
+        let all = aliases.len();
+        return (aliases, all);
     }
+    let set = aliases.len();
     let usual = ALIASES.iter().filter(|(channel, ..)| *channel == account.channel);
     aliases.extend(usual.map(|(_, name, alias)| OauthAlias {
         name: (*name).to_owned(),
@@ -186,7 +191,7 @@ fn aliases(config: &Config, account: &Account) -> Vec<OauthAlias> {
         fork: true,
         ..OauthAlias::default()
     }));
-    aliases
+    (aliases, set)
 }
 
 #[cfg(test)]
@@ -238,6 +243,20 @@ mod tests {
         let own =
             made("oauth-model-alias: {antigravity: [{name: claude-opus-4-6-thinking, alias: opus}]}\n", file);
         assert!(names(&own).contains(&"opus") && !names(&own).contains(&"claude-opus-4-6-thinking"));
+    }
+
+    #[test]
+    fn row_67_a_models_own_provider_comes_before_those_who_lend_it_their_name() {
+        let yaml = "claude-api-key: [{api-key: k}]\n";
+        let kiro = account(r#"{"type":"kiro","access_token":"t"}"#);
+        let (settings, specs) = super::super::from_config(&config(yaml), &[kiro]);
+        let pool = crate::Pool::new(settings, specs);
+        for seed in 0..6 {
+            let route = pool.route("claude-sonnet-4-6", crate::Now::default()).unwrap();
+            let mut attempts = crate::Attempts::default();
+            let pick = pool.pick(&route, &mut attempts, None, crate::Now::default(), seed).unwrap();
+            assert_eq!(pick.credential().kind, Kind::Claude);
+        }
     }
 
     #[test]

@@ -157,13 +157,16 @@ pub fn stream_writer(
 
 /// Writes a whole answer in the shape that a client of `protocol` gets for `operation`.
 pub fn write_answer(protocol: Protocol, operation: Operation, answer: &Answer, context: &Context) -> Vec<u8> {
-    match (protocol, operation) {
+    let mut body = match (protocol, operation) {
         (_, Operation::Completion) => openai_legacy::write_answer(answer, context),
         (Protocol::OpenaiChat, _) => openai_chat::write_answer(answer, context),
         (Protocol::OpenaiResponses, _) => openai_responses::write_answer(answer, context),
         (Protocol::Claude, _) => claude::write_answer(answer, context),
         (Protocol::Gemini, _) => gemini::write_answer(answer, context),
-    }
+    };
+    // In a terminal the next line is not part of it.
+    body.push(b'\n');
+    body
 }
 
 /// Reads the answer to a count.
