@@ -216,7 +216,13 @@ impl<'w, 'o, 'r> PartWriter<'w, 'o, 'r> {
                     None => self.source(&document.source, "document", "text/plain", document.name.as_deref()),
                 }
             }
-            source => self.source(source, "document", "application/pdf", document.name.as_deref()),
+            source => {
+                // The public API takes no name beside the bytes.
+                if document.name.is_some() || document.context.is_some() {
+                    self.losses.member(LossKind::Setting, "turns");
+                }
+                self.source(source, "document", "application/pdf", document.name.as_deref())
+            }
         }
     }
 

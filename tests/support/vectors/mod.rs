@@ -32,6 +32,7 @@ mod suite;
 mod value;
 mod vector;
 
+pub use expand::response_sse;
 pub use facts::{ModelFacts, facts};
 pub use suite::{Attempt, Report, run};
 pub use vector::{Expect, Form, Kind, Level, Operation, Reject, Vector, load};
@@ -79,6 +80,22 @@ pub fn check(vector: &Vector, output: &Output) -> Vec<String> {
     let rules = broken.into_iter().filter(|rule| !skipped(rule)).map(|rule| format!("rule {rule}"));
     let assertions = vector.expect.assert.iter().filter_map(|one| assert::failure(&document, one));
     rules.chain(assertions).collect()
+}
+
+/// A client's stream in the format `format` as one document (see `fold/`), and the rules that it breaks. `None`
+/// when no client speaks it or it is not UTF-8.
+pub fn stream_document(format: &str, stream: &[u8]) -> Option<(Value, Vec<String>)> {
+    fold::fold(format, &sse::events(std::str::from_utf8(stream).ok()?))
+}
+
+/// The rules of whole answers that `body` breaks, in the client format `format`.
+pub fn broken_by_answer(format: &str, body: &Value) -> Vec<String> {
+    rules_response::broken(format, body)
+}
+
+/// The rules of upstreams that `body` breaks, in the upstream format `format`.
+pub fn broken_by_request(format: &str, body: &Value) -> Vec<String> {
+    rules_request::broken(format, body)
 }
 
 /// The document that the assertions of `vector` are about, and the rules that `output` breaks.
