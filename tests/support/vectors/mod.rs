@@ -37,6 +37,7 @@ pub use facts::{ModelFacts, facts};
 pub use suite::{Attempt, Report, run};
 pub use vector::{Expect, Form, Kind, Level, Operation, Reject, Vector, load};
 
+use crate::record;
 use serde_json::{Value, json};
 
 /// What a runner made of a vector.
@@ -60,6 +61,25 @@ pub enum Output {
         /// Why.
         message: String,
     },
+}
+
+impl Output {
+    /// Keeps an answer in the client format `format` that the test `cell` made; see [`crate::record`].
+    pub fn record(&self, cell: &str, format: &str) {
+        match self {
+            Self::Body(body) => {
+                if let Ok(body) = read(body) {
+                    record::body(cell, format, &body);
+                }
+            }
+            Self::Stream(stream) => {
+                if let Some((document, _)) = stream_document(format, stream) {
+                    record::events(cell, format, &document);
+                }
+            }
+            Self::Turns { .. } | Self::Refused { .. } => {}
+        }
+    }
 }
 
 /// Why `output` does not satisfy `vector`; empty when it does.

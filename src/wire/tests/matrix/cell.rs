@@ -4,10 +4,10 @@
 
 use crate::meaning::{Ask, Said};
 use crate::scenario::{ERROR, Scenario};
-use crate::{format, losses, record};
+use crate::{format, losses};
 use serde_json::Value;
 use std::fmt::Debug;
-use testkit::vectors;
+use testkit::{record, vectors};
 use wire::Protocol;
 use wire::error::Failure;
 use wire::frames::Framing;
@@ -104,6 +104,13 @@ impl Cell {
         Ok(sent)
     }
 
+    /// Keeps what was made of the answer. Same formats: these are bytes that the test wrote itself.
+    fn record(self, keep: impl FnOnce(&str, &str, &Value), value: &Value) {
+        if self.client != self.upstream {
+            keep(&self.name(), self.client.name(), value);
+        }
+    }
+
     fn said(self) -> Said {
         self.scenario.said(self.upstream)
     }
@@ -116,7 +123,7 @@ impl Cell {
     fn whole(self, plan: &Plan) -> Result<Value, String> {
         let body = json(&replay::whole(plan, &format::whole_answer(self.upstream, &self.said())))?;
         self.check_body(&body)?;
-        record::body(self, &body);
+        self.record(record::body, &body);
         Ok(body)
     }
 
@@ -145,7 +152,7 @@ impl Cell {
         }
         let told = format::read_answer(self.client, &document["final"])?;
         same("the stream", &told, &self.expected()?).map_err(|e| format!("{e}\n{}", text(&events)))?;
-        record::events(self, &document);
+        self.record(record::events, &document);
         Ok(document["final"].clone())
     }
 
@@ -183,6 +190,7 @@ impl Cell {
     /// The failure is a body of the client's format with the upstream's words.
     fn check_failure(self, failure: &Failure, status: u16) -> Checked {
         let body = json(&failure.render(self.client))?;
+        self.record(record::body, &body);
         let (message, kind) =
             format::error(self.client, &body).ok_or_else(|| format!("error of another shape: {body}"))?;
         same("message", &message.as_str(), &ERROR)?;
@@ -214,7 +222,7 @@ impl Cell {
         if document["text"] != "Sunny, and warm." {
             return Err(format!("what came before the error is {}", document["text"]));
         }
-        record::events(self, &document);
+        self.record(record::events, &document);
         Ok(())
     }
 
