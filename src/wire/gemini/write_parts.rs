@@ -269,7 +269,8 @@ fn is_text_document(part: &Part<'_>) -> bool {
 
 /// An object the model can read: the tool's own, or its text under `output`; a failure under `error`.
 fn write_response(out: &mut Vec<u8>, text: &str, is_error: bool) {
-    let bare = text.trim();
+    // The blanks of JSON only: others are words of the result.
+    let bare = text.trim_matches([' ', '\t', '\n', '\r']);
     if is_error {
         return json::object(out, |o| o.str("error", text));
     }

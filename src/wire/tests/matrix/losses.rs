@@ -1,6 +1,7 @@
 //! What a format cannot say, and what stands for it instead. Everything else has to arrive.
 
 use crate::meaning::{Ask, Block, Part, Said};
+use serde_json::Value;
 use wire::Protocol;
 
 const CHAT: Protocol = Protocol::OpenaiChat;
@@ -10,10 +11,12 @@ const GEMINI: Protocol = Protocol::Gemini;
 
 /// What an upstream has to be asked for what a client meant, and whether a loss has to be recorded.
 pub(crate) fn asked(client: Protocol, upstream: Protocol, ask: Ask) -> (Ask, bool) {
-    let mut ask = spoken(client, ask);
-    if client == upstream {
-        return (ask, false);
-    }
+    let ask = spoken(client, ask);
+    if client == upstream { (ask, false) } else { rewritten(upstream, ask) }
+}
+
+/// What a body for `upstream` says when it is written anew, and not patched, and whether something is lost.
+pub(crate) fn rewritten(upstream: Protocol, mut ask: Ask) -> (Ask, bool) {
     let mut lost = false;
     if upstream == RESPONSES && !ask.stop.is_empty() {
         ask.stop.clear();
@@ -34,7 +37,7 @@ pub(crate) fn asked(client: Protocol, upstream: Protocol, ask: Ask) -> (Ask, boo
 }
 
 /// What a client's own format can say.
-fn spoken(client: Protocol, mut ask: Ask) -> Ask {
+pub(crate) fn spoken(client: Protocol, mut ask: Ask) -> Ask {
     if client == RESPONSES {
         ask.stop.clear();
     }
@@ -63,6 +66,13 @@ fn heard(upstream: Protocol, part: &mut Part) -> (bool, bool) {
         // Both insist on a file name.
         Part::Document { name, .. } if matches!(upstream, CHAT | RESPONSES) => {
             name.get_or_insert_with(|| "document.pdf".to_owned());
+            (true, false)
+        }
+        // A result is an object here: text that is one goes as such, without the blanks around it.
+        Part::Result { text, .. } if upstream == GEMINI => {
+            if let Ok(value @ Value::Object(_)) = serde_json::from_str::<Value>(text) {
+                *text = value.to_string();
+            }
             (true, false)
         }
         Part::Thought { signature, .. } if upstream == CHAT => (true, signature.take().is_some()),

@@ -123,7 +123,10 @@ impl Scenario {
         let usage = Counts { prompt: 100, cached: 40, output: 17, reasoning: 5 };
         let (blocks, finish) = match self {
             Self::Text => (vec![says(NASTY)], Finish::Stop),
-            Self::Error | Self::Cut => (vec![says("Sunny, and warm.")], Finish::Stop),
+            Self::Error => (vec![says("Sunny, and warm.")], Finish::Stop),
+            Self::Cut => {
+                (vec![says("I look."), calls("call_1", "get_weather", arguments("Rome"))], Finish::Tools)
+            }
             Self::Tools => {
                 (vec![says("I look."), calls("call_1", "get_weather", arguments("Rome"))], Finish::Tools)
             }
@@ -197,6 +200,11 @@ pub(crate) fn signature(vendor: Protocol) -> String {
         Protocol::Claude => "EgYKBAJhYmM=".to_owned(),
         Protocol::Gemini => "EgYKBAFhYmM=".to_owned(),
     }
+}
+
+/// A small PNG in base64.
+pub(crate) fn picture() -> String {
+    PNG.to_owned()
 }
 
 fn user(parts: Vec<Part>) -> Turn {
