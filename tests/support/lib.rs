@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod proxy;
+pub mod record;
 pub mod scratch;
 pub mod upstream;
 pub mod vectors;

@@ -216,7 +216,13 @@ impl<'w, 'o, 'r> PartWriter<'w, 'o, 'r> {
                     None => self.source(&document.source, "document", "text/plain", document.name.as_deref()),
                 }
             }
-            source => self.source(source, "document", "application/pdf", document.name.as_deref()),
+            source => {
+                // The public API takes no name beside the bytes.
+                if document.name.is_some() || document.context.is_some() {
+                    self.losses.member(LossKind::Setting, "turns");
+                }
+                self.source(source, "document", "application/pdf", document.name.as_deref())
+            }
         }
     }
 
@@ -263,7 +269,8 @@ fn is_text_document(part: &Part<'_>) -> bool {
 
 /// An object the model can read: the tool's own, or its text under `output`; a failure under `error`.
 fn write_response(out: &mut Vec<u8>, text: &str, is_error: bool) {
-    let bare = text.trim();
+    // The blanks of JSON only: others are words of the result.
+    let bare = text.trim_matches([' ', '\t', '\n', '\r']);
     if is_error {
         return json::object(out, |o| o.str("error", text));
     }

@@ -58,6 +58,8 @@ pub(super) struct State {
     citations: Vec<Citation<'static>>,
     finish: Option<Finish>,
     spoke: bool,
+    /// The model refused, in words.
+    refused: bool,
 }
 
 impl State {
@@ -112,6 +114,7 @@ impl State {
         if let Some(audio) = &piece.audio {
             self.say(Kind::Text, &audio.transcript.0, out);
         }
+        self.refused |= !piece.refusal.is_empty();
         self.say(Kind::Refusal, &piece.refusal.0, out);
         for annotation in &piece.annotations.0 {
             for from in [&annotation.url_citation, &annotation.file_citation].into_iter().flatten() {
@@ -245,6 +248,8 @@ impl State {
             Some(cut @ (Finish::Length | Finish::Filter)) => cut,
             _ if self.calls.any() => Finish::Tool,
             _ if self.calls.any_nameless() => Finish::BadCall,
+            // The format has no word for a refusal: it says `stop`.
+            Some(Finish::End) if self.refused => Finish::Refusal,
             Some(Finish::Tool) | None => Finish::End,
             Some(reason) => reason,
         };
@@ -305,7 +310,7 @@ mod tests {
     #[test]
     fn a_refusal_is_its_own_block() {
         let answer = deltas(&[r#"{"refusal":"I can "}"#, r#"{"refusal":"not."}"#], STOP);
-        assert_eq!((shape(&answer).as_str(), finish(&answer)), ("refusal I can not.", Finish::End));
+        assert_eq!((shape(&answer).as_str(), finish(&answer)), ("refusal I can not.", Finish::Refusal));
     }
 
     #[test]

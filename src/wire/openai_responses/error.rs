@@ -42,13 +42,12 @@ pub(super) fn failure(data: &[u8], now: Option<u64>) -> Failure {
     failure
 }
 
-/// The code of `response.error`: the cause's own where it is a word of this format, else one that makes the
-/// client do the right thing.
+/// The code of `response.error`: the cause's own where it is a word of this format, else the one of the official
+/// type that makes the client do the right thing (`server_error`: try again).
 pub(super) fn code(failure: &Failure) -> &str {
     let word = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     failure.code.as_deref().filter(word).unwrap_or(match failure.status {
         429 => "rate_limit_exceeded",
-        503 | 529 => "server_is_overloaded",
         400..=499 => "invalid_prompt",
         _ => "server_error",
     })

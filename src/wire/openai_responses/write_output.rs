@@ -144,7 +144,9 @@ impl<'a> Item<'a> {
                 Body::Call { call_id, name, namespace, kind, arguments } => {
                     let custom = *kind == ToolKind::Custom;
                     o.str("type", if custom { "custom_tool_call" } else { "function_call" });
-                    o.str("status", self.state.name());
+                    if !custom {
+                        o.str("status", self.state.name());
+                    }
                     o.str("call_id", call_id);
                     o.str("name", name);
                     o.opt_str("namespace", namespace.as_deref());

@@ -24,8 +24,9 @@ pub(super) fn response_events(response: &Value) -> Vec<Value> {
     events.0
 }
 
-/// The same as SSE, each event with its `type` as `event:` field.
-pub(super) fn response_sse(response: &Value) -> Vec<u8> {
+/// The events of a stream-only Responses upstream that answers with `response`, as SSE, each with its `type` as
+/// `event:` field.
+pub fn response_sse(response: &Value) -> Vec<u8> {
     let event = |event: &Value| format!("event: {}\ndata: {event}\n\n", text(&event["type"]));
     response_events(response).iter().map(event).collect::<String>().into_bytes()
 }

@@ -32,10 +32,12 @@ mod suite;
 mod value;
 mod vector;
 
+pub use expand::response_sse;
 pub use facts::{ModelFacts, facts};
 pub use suite::{Attempt, Report, run};
 pub use vector::{Expect, Form, Kind, Level, Operation, Reject, Vector, load};
 
+use crate::record;
 use serde_json::{Value, json};
 
 /// What a runner made of a vector.
@@ -61,6 +63,25 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Keeps an answer in the client format `format` that the test `cell` made; see [`crate::record`].
+    pub fn record(&self, cell: &str, format: &str) {
+        match self {
+            Self::Body(body) => {
+                if let Ok(body) = read(body) {
+                    record::body(cell, format, &body);
+                }
+            }
+            Self::Stream(stream) => {
+                if let Some((document, _)) = stream_document(format, stream) {
+                    record::events(cell, format, &document);
+                }
+            }
+            Self::Turns { .. } | Self::Refused { .. } => {}
+        }
+    }
+}
+
 /// Why `output` does not satisfy `vector`; empty when it does.
 pub fn check(vector: &Vector, output: &Output) -> Vec<String> {
     let reject = vector.expect.reject.as_ref();
@@ -79,6 +100,22 @@ pub fn check(vector: &Vector, output: &Output) -> Vec<String> {
     let rules = broken.into_iter().filter(|rule| !skipped(rule)).map(|rule| format!("rule {rule}"));
     let assertions = vector.expect.assert.iter().filter_map(|one| assert::failure(&document, one));
     rules.chain(assertions).collect()
+}
+
+/// A client's stream in the format `format` as one document (see `fold/`), and the rules that it breaks. `None`
+/// when no client speaks it or it is not UTF-8.
+pub fn stream_document(format: &str, stream: &[u8]) -> Option<(Value, Vec<String>)> {
+    fold::fold(format, &sse::events(std::str::from_utf8(stream).ok()?))
+}
+
+/// The rules of whole answers that `body` breaks, in the client format `format`.
+pub fn broken_by_answer(format: &str, body: &Value) -> Vec<String> {
+    rules_response::broken(format, body)
+}
+
+/// The rules of upstreams that `body` breaks, in the upstream format `format`.
+pub fn broken_by_request(format: &str, body: &Value) -> Vec<String> {
+    rules_request::broken(format, body)
 }
 
 /// The document that the assertions of `vector` are about, and the rules that `output` breaks.

@@ -88,6 +88,10 @@ impl<'v> Case<'v> {
             }
             Kind::Response | Kind::Ws => Output::Body(replay::whole(&sent.plan, &upstream)),
         };
+        let counts = self.operation == target::Operation::CountTokens;
+        if self.vector.kind != Kind::Request && !counts && !sent.plan.same_format {
+            output.record(&self.vector.id, self.vector.client());
+        }
         let notes = vec![
             format!("to the upstream: {}", String::from_utf8_lossy(&sent.body)),
             format!("thinking: {:?}, lost: {}", sent.thinking, sent.losses),

@@ -163,8 +163,10 @@ impl Stream {
             rules.need(is_one_of(reason, &STOP), "claude.stop_enum", reason);
             self.doc.finish = reason.clone();
         }
-        if let (Some(message), false) = (&mut self.message, delta["stop_sequence"].is_null()) {
-            message.insert("stop_sequence".to_owned(), delta["stop_sequence"].clone());
+        for key in ["stop_sequence", "stop_details"] {
+            if let (Some(message), false) = (&mut self.message, delta[key].is_null()) {
+                message.insert(key.to_owned(), delta[key].clone());
+            }
         }
         let usage = &data["usage"];
         if !is_integer(&usage["output_tokens"]) {

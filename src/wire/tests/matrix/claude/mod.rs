@@ -1,0 +1,4 @@
+//! Claude Messages.
+
+pub(crate) mod answer;
+pub(crate) mod request;

@@ -1,0 +1,4 @@
+//! Gemini generateContent.
+
+pub(crate) mod answer;
+pub(crate) mod request;
