@@ -95,6 +95,16 @@ impl Facts {
             o.opt_str(key, Some(value.as_str()).filter(|value| !value.is_empty()));
         }
     }
+
+    /// The same in an event, where the API always says them: `auto` is what it says when nobody chose.
+    fn write_event(mut self, o: &mut Object<'_>) {
+        for slot in [&mut self.background, &mut self.quality, &mut self.size] {
+            if slot.is_empty() {
+                "auto".clone_into(slot);
+            }
+        }
+        self.write(o);
+    }
 }
 
 /// What the client asked for.
@@ -170,7 +180,7 @@ impl Images {
                 o.str("type", &name);
                 picture(o, data, facts, context);
                 o.uint("created_at", created);
-                facts.write(o);
+                facts.clone().write_event(o);
                 more(o);
             });
         });
@@ -369,7 +379,7 @@ mod tests {
         images.end(&context).unwrap();
         let out = String::from_utf8(images.take()).unwrap();
         let expected = format!(
-            "event: image_edit.partial_image\ndata: {{\"type\":\"image_edit.partial_image\",\"url\":\"data:image/png;base64,{PNG}\",\"created_at\":0,\"output_format\":\"png\",\"partial_image_index\":0}}\n\nevent: image_edit.completed\ndata: {{\"type\":\"image_edit.completed\",\"url\":\"data:image/png;base64,{PNG}\",\"created_at\":5,\"output_format\":\"png\",\"usage\":{{\"input_tokens\":9}}}}\n\n"
+            "event: image_edit.partial_image\ndata: {{\"type\":\"image_edit.partial_image\",\"url\":\"data:image/png;base64,{PNG}\",\"created_at\":0,\"background\":\"auto\",\"output_format\":\"png\",\"quality\":\"auto\",\"size\":\"auto\",\"partial_image_index\":0}}\n\nevent: image_edit.completed\ndata: {{\"type\":\"image_edit.completed\",\"url\":\"data:image/png;base64,{PNG}\",\"created_at\":5,\"background\":\"auto\",\"output_format\":\"png\",\"quality\":\"auto\",\"size\":\"auto\",\"usage\":{{\"input_tokens\":9}}}}\n\n"
         );
         assert_eq!(out, expected);
     }
