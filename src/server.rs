@@ -8,6 +8,7 @@
 use crate::demo::Demo;
 use crate::proxy::Edge;
 use crate::state::State;
+use crate::state::renew::Renewer;
 use async_trait::async_trait;
 use config::Config;
 use pingora::apps::http_app::ServeHttp;
@@ -147,6 +148,9 @@ pub fn run(
         metrics.add_listener(ListenerConfig::tcp(address.to_string()));
         server.add_service(metrics);
     }
+    let mut renewer = background_service("renewals", Renewer(Arc::clone(state)));
+    renewer.threads = Some(1);
+    server.add_service(renewer);
     if let Some(demo) = demo {
         let mut demo = background_service("demo", demo);
         demo.threads = Some(1);

@@ -12,8 +12,8 @@ pub(super) fn run(args: &ConfigArgs) -> ExitCode {
     };
     match read(&file) {
         Err(code) => code,
-        Ok(config) => {
-            let (settings, specs) = pool::from_config(&config);
+        Ok((config, accounts)) => {
+            let (settings, specs) = pool::from_config(&config, &accounts.good);
             let loaded = pool::Pool::default().update(settings, specs);
             say(&format!(
                 "{}: fine: {} credentials, {} models\n",

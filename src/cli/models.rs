@@ -12,11 +12,11 @@ pub(super) fn run(args: &ModelsArgs) -> ExitCode {
         complain("there is no config.yaml here; name one with --config");
         return ExitCode::FAILURE;
     };
-    let config = match read(&file) {
-        Ok(config) => config,
+    let (config, accounts) = match read(&file) {
+        Ok(read) => read,
         Err(code) => return code,
     };
-    let (settings, specs) = pool::from_config(&config);
+    let (settings, specs) = pool::from_config(&config, &accounts.good);
     let models = Pool::new(settings, specs).models(Now::default());
     let mut text = String::new();
     if args.json {

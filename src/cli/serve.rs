@@ -3,7 +3,8 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
-use crate::state::State;
+use crate::state::accounts::{self, Accounts};
+use crate::state::{State, reload};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,11 @@ const DEFAULT_CONFIG: &str = "config.yaml";
 /// A configuration, and the embedded provider where it needs it.
 struct Loaded {
     config: Config,
+    accounts: Accounts,
     origin: String,
     demo: Option<(Demo, String)>,
+    /// Where it came from, to look for changes.
+    file: Option<PathBuf>,
 }
 
 /// The file that the arguments mean; `None`: the embedded default.
@@ -28,8 +32,8 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// Reads a configuration file; mistakes and warnings go to standard error.
-pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
+/// Reads a configuration file and its accounts; mistakes and warnings go to standard error.
+pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| {
         complain(&format!("{name}: cannot be read: {error}"));
@@ -40,10 +44,15 @@ pub(super) fn read(file: &Path) -> Result<Config, ExitCode> {
             for warning in &loaded.warnings {
                 complain(&format!("warning: {}", warning.in_file(&name)));
             }
-            for unserved in pool::unserved(&loaded.config) {
+            let folder = accounts::folder(&loaded.config.auth.auth_dir);
+            let found = accounts::scan(&folder);
+            for (file, reason) in &found.bad {
+                complain(&format!("warning: {}: {reason}", folder.join(file).display()));
+            }
+            for unserved in pool::unserved(&loaded.config, &found.good) {
                 complain(&format!("warning: {name}: {unserved}"));
             }
-            Ok(loaded.config)
+            Ok((loaded.config, found))
         }
         Err(broken) => {
             for notice in &broken.notices {
@@ -60,7 +69,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    crate::observe::log::start(loaded.config.logging.debug);
+    crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_deref()));
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port);
     crate::observe::log::flush();
@@ -75,7 +84,9 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 
 fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
-        return Ok(Loaded { config: read(&file)?, origin: file.display().to_string(), demo: None });
+        let origin = file.display().to_string();
+        let (config, accounts) = read(&file)?;
+        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file) });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -85,9 +96,13 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     let key = format!("demo-{}", uuid::Uuid::now_v7().simple());
     let text = demo.config(&key).map_err(failed)?;
     match config::load(text.as_bytes()) {
-        Ok(loaded) => {
-            Ok(Loaded { config: loaded.config, origin: "built in".to_owned(), demo: Some((demo, key)) })
-        }
+        Ok(loaded) => Ok(Loaded {
+            config: loaded.config,
+            accounts: Accounts::default(),
+            origin: "built in".to_owned(),
+            demo: Some((demo, key)),
+            file: None,
+        }),
         Err(broken) => {
             complain(&format!("the built-in configuration is broken: {broken}"));
             Err(ExitCode::FAILURE)
@@ -96,11 +111,11 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
-    let Loaded { config, origin, demo } = loaded;
+    let Loaded { config, accounts, origin, demo, file } = loaded;
     let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
-    let (state, pool) = State::new(config).map_err(|e| e.to_string())?;
+    let (state, pool) = State::new(config, accounts).map_err(|e| e.to_string())?;
     let base = base_url(&plan, tls);
     let mut text = format!("cliproxy {} on {base} (configuration: {origin})\n", version());
     // Writing to a string cannot fail.
@@ -129,7 +144,11 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
         demo
     });
     say(&text);
-    server::run(&Arc::new(state), &plan, demo, version()).map_err(|e| e.to_string())
+    let state = Arc::new(state);
+    if let Some(file) = file {
+        reload::watch(file, &state);
+    }
+    server::run(&state, &plan, demo, version()).map_err(|e| e.to_string())
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {

@@ -70,6 +70,8 @@ enum Asked {
     Generate,
     CountTokens,
     Compact,
+    #[value(name = "images.edits")]
+    ImageEdits,
 }
 
 /// Why nothing came out.
@@ -118,6 +120,7 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
         Asked::Generate => format,
         Asked::CountTokens => Operation::CountTokens,
         Asked::Compact => Operation::Compact,
+        Asked::ImageEdits => Operation::ImageEdit,
     };
     let replay = Replay {
         client: protocol,
@@ -130,6 +133,7 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
         project: &args.project,
         created: 1_700_000_000,
         seed: "0123456789abcdef0123456789abcdef",
+        image_base: &config::Models::default().gpt_image_2_base_model,
     };
     let refused = |error| Refused::Request(error, protocol);
     match args.kind {
@@ -151,7 +155,9 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
 }
 
 fn formats() -> String {
-    "openai, openai-response, openai-completions, claude, gemini, gemini-cli, codex, antigravity".to_owned()
+    "openai, openai-response, openai-completions, openai-images, claude, gemini, gemini-cli, codex, \
+     antigravity, kiro, kimi, qwen, iflow, copilot"
+        .to_owned()
 }
 
 /// What the catalogue knows of a model.
@@ -159,6 +165,10 @@ fn card(profile: Profile, model: &str) -> Card {
     let (model, _) = split_suffix(model);
     let channels: &[&str] = match profile {
         Profile::Chat => &[],
+        Profile::Kimi => &["kimi"],
+        Profile::Qwen => &["qwen"],
+        Profile::Iflow => &["iflow"],
+        Profile::Copilot | Profile::CopilotResponses => &["github-copilot"],
         Profile::Responses | Profile::Codex => &["codex", "codex-pro"],
         Profile::Claude => &["claude"],
         Profile::Gemini | Profile::GeminiCli => &["gemini", "vertex"],
@@ -178,7 +188,8 @@ fn client_request(args: &Translate, protocol: Protocol, operation: Operation) ->
         return std::fs::read(file).map_err(|error| Refused::Usage(format!("{}: {error}", file.display())));
     }
     let text = match (protocol, operation) {
-        (_, Operation::Completion) => r#"{"model":"x","prompt":"hi"}"#,
+        (_, Operation::Completion | Operation::ImageGeneration) => r#"{"model":"x","prompt":"hi"}"#,
+        (_, Operation::ImageEdit) => r#"{"model":"x","prompt":"hi","image":"https://example.com/a.png"}"#,
         (Protocol::OpenaiChat, _) => r#"{"model":"x","messages":[{"role":"user","content":"hi"}]}"#,
         (Protocol::OpenaiResponses, _) => r#"{"model":"x","input":"hi"}"#,
         (Protocol::Claude, _) => {

@@ -20,6 +20,7 @@
 //! | `server.rs` | addresses, TLS, limits, timeouts, metrics |
 //! | `auth.rs` | client keys, account folder |
 //! | `providers.rs`, `entry.rs`, `block.rs`, `amp.rs` | who answers: lists of keys and their entries |
+//! | `account.rs` | files of the account folder |
 //! | `models.rs` | names of models and their treatment |
 //! | `payload.rs` | changes to request bodies |
 //! | `routing.rs` | selection, retries, cooldowns |
@@ -36,6 +37,7 @@
 //! | `diff.rs` | old and new → what changed, and what needs a restart |
 //! | `redact.rs` | what may be shown |
 
+mod account;
 mod amp;
 mod auth;
 mod block;
@@ -65,6 +67,7 @@ mod streaming;
 mod tree;
 mod unknown;
 
+pub use account::{Account, AccountSettings, MAX_ACCOUNT_BYTES, Moment, read_account};
 pub use amp::{AmpKey, AmpMapping, Ampcode};
 pub use auth::{Auth, TEMPLATE_KEYS};
 pub use block::Block;

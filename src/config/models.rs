@@ -5,6 +5,8 @@
 //! Leaves: [`Models`]. May go wrong: a status that is none of the three; incomplete aliases are left out by
 //! [`crate::check`], with a warning.
 
+use crate::entry::ThinkingBounds;
+use crate::lenient::floor_zero;
 use crate::read::{quoted, word};
 use crate::span::Span;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -90,6 +92,18 @@ pub struct ModelOverride {
     pub pattern: String,
     /// Ask the upstream for a whole answer and make the stream from it.
     pub force_non_stream: bool,
+    /// Most tokens it reads; 0: as known.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_context_length: u64,
+    /// Most tokens it writes; 0: as known.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_output_tokens: u64,
+    /// How much it can think; `None`: as known. Without bounds and levels: not at all.
+    pub thinking: Option<ThinkingBounds>,
+    /// What it reads (`text`, `image`, …); empty: as known.
+    pub input_modalities: Vec<String>,
+    /// What it writes; empty: as known.
+    pub output_modalities: Vec<String>,
 }
 
 /// `thinking`.

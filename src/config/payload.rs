@@ -1,11 +1,11 @@
 //! What is changed in request bodies right before they go upstream.
 //!
-//! Enters: `payload`. Leaves: [`Payload`]: rules in the order in which they are applied. May go wrong: nothing
-//! but kinds; rules that can never do anything, and raw values that are not JSON, are left out by
-//! [`crate::check`], with a warning.
+//! Enters: `payload`. Leaves: [`Payload`], and [`Payload::rules`] for who applies them. May go wrong: paths
+//! that are none and raw values that are not JSON, which [`crate::check`] refuses; rules that can never do
+//! anything are left out there, with a warning.
 //!
 //! Paths are kept as they are spelt (`generationConfig.thinkingConfig.thinkingBudget`,
-//! `tools.#(type=="web_search").type`): reading them is up to who applies them.
+//! `tools.#(type=="web_search").type`); [`wire::payload::Path`] says what they mean.
 
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use wire::json::{Json, Map};
+use wire::payload::{self, Change, Glob, Path};
 
 /// Rules, in the order in which the lists are applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -64,6 +65,68 @@ pub struct Scope {
     pub exist: Vec<String>,
     /// Paths that must not be there, or be null.
     pub not_exist: Vec<String>,
+}
+
+impl Payload {
+    /// The rules in the order in which they are applied, ready to be.
+    pub fn rules(&self) -> payload::Rules {
+        let mut rules = Vec::new();
+        let paths = |params: &Params, change: fn(Path, String) -> Change| {
+            changes(params.0.iter().map(|(path, value)| (path, value.as_str())), change)
+        };
+        let raw = |params: &RawParams, change: fn(Path, String) -> Change| {
+            changes(params.0.iter().map(|(path, value)| (path, value.trim())), change)
+        };
+        rules.extend(self.default.iter().map(|rule| rule.ready(paths(&rule.params, Change::Default))));
+        rules.extend(self.default_raw.iter().map(|rule| rule.ready(raw(&rule.params, Change::Default))));
+        rules.extend(self.overrides.iter().map(|rule| rule.ready(paths(&rule.params, Change::Override))));
+        rules.extend(self.override_raw.iter().map(|rule| rule.ready(raw(&rule.params, Change::Override))));
+        rules.extend(self.filter.iter().map(|rule| {
+            rule.ready(rule.params.iter().filter_map(|path| parsed(path)).map(Change::Filter).collect())
+        }));
+        payload::Rules(rules)
+    }
+}
+
+impl<P: Default> Rule<P> {
+    fn ready(&self, changes: Vec<Change>) -> payload::Rule {
+        payload::Rule { scopes: self.models.iter().map(Scope::ready).collect(), changes }
+    }
+}
+
+impl Scope {
+    fn ready(&self) -> payload::Scope {
+        let values = |params: &Params| {
+            let pairs = params.0.iter().filter_map(|(path, value)| {
+                let value = wire::json::parse_any(value.as_str().as_bytes()).ok()?;
+                Some((parsed(path)?, value.into_owned()))
+            });
+            pairs.collect()
+        };
+        let paths = |paths: &[String]| paths.iter().filter_map(|path| parsed(path)).collect();
+        payload::Scope {
+            name: Glob::new(&self.name),
+            protocol: self.protocol.clone(),
+            from_protocol: self.from_protocol.clone(),
+            headers: self.headers.iter().map(|(name, looks)| (name.clone(), Glob::new(looks))).collect(),
+            equal: values(&self.equal),
+            unequal: values(&self.not_equal),
+            exist: paths(&self.exist),
+            not_exist: paths(&self.not_exist),
+        }
+    }
+}
+
+/// A path that was checked when the file was loaded.
+fn parsed(path: &str) -> Option<Path> {
+    Path::parse(path).ok()
+}
+
+fn changes<'p>(
+    params: impl Iterator<Item = (&'p String, &'p str)>,
+    change: fn(Path, String) -> Change,
+) -> Vec<Change> {
+    params.filter_map(|(path, value)| Some(change(parsed(path)?, value.to_owned()))).collect()
 }
 
 /// A value as compact JSON text.

@@ -36,6 +36,9 @@ pub(super) async fn answer(session: &mut ServerSession) -> Result<bool> {
     let Endpoint::Exchange(call) = endpoint else {
         return error(session, Protocol::OpenaiChat, &Failure::new(404, "the demo has no such path")).await;
     };
+    if call.operation.is_media() {
+        return error(session, call.client, &Failure::new(400, "the demo holds conversations only")).await;
+    }
     match prepare(&call, &body) {
         Err(failure) => error(session, call.client, &failure).await,
         Ok((script, model, stream)) => perform(session, &call, script, &model, stream).await,

@@ -3,6 +3,7 @@
 //! Enters: one call per fact. Leaves: the text format on a listener of its own. Labels are bounded: model
 //! names are those of the configuration, never those of a request.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -23,6 +24,11 @@ pub struct Metrics {
     tokens: IntCounterVec,
     cooldowns: IntCounterVec,
     losses: IntCounterVec,
+    thinking_mismatch: IntCounterVec,
+    fallbacks: IntCounterVec,
+    empty: IntCounterVec,
+    /// Looks at the configuration file that found a change.
+    pub reloads: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
     /// Upstream connections that were opened.
@@ -50,25 +56,13 @@ impl Metrics {
     /// Registers everything. Fails only when two metrics share a name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("cliproxy".to_owned()), None)?;
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let counter = |name: &str, help: &str| {
-            let metric = IntCounter::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let seconds = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-            let metric = HistogramVec::new(options, &["client", "provider", "model"])?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
+        let counters = |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
+        let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help)?);
+        let seconds = |name: &str, help: &str| seconds(&registry, name, help);
         let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
-        registry.register(Box::new(in_flight.clone()))?;
+        let in_flight = registered(&registry, in_flight)?;
         Ok(Self {
+            reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
                 "requests_total",
                 "Finished requests.",
@@ -98,6 +92,18 @@ impl Metrics {
                 "translation_losses_total",
                 "Things that the target format could not hold.",
                 &["client", "kind"],
+            )?,
+            fallbacks: counters(
+                "fallbacks_total",
+                "Models tried in place of others.",
+                &["model", "fallback"],
+            )?,
+            empty: counters("empty_answers_total", "Answers without content.", &["provider", "model"])?,
+            thinking_mismatch: counters(
+                "thinking_mismatch_total",
+                "Requests that were sent with another amount of thinking than was asked for, and answers with \
+                 another than their upstream was told.",
+                &["provider", "model", "kind"],
             )?,
             connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
             connections_reused: counter(
@@ -136,6 +142,21 @@ impl Metrics {
         self.losses.with_label_values(&[client, kind]).inc();
     }
 
+    /// A model is tried in place of another.
+    pub fn fallback(&self, model: &str, fallback: &str) {
+        self.fallbacks.with_label_values(&[model, fallback]).inc();
+    }
+
+    /// An answer had no content.
+    pub fn empty(&self, provider: &str, model: &str) {
+        self.empty.with_label_values(&[provider, model]).inc();
+    }
+
+    /// Thinking is not what was asked for.
+    pub fn thinking_mismatch(&self, provider: &str, model: &str, kind: &str) {
+        self.thinking_mismatch.with_label_values(&[provider, model, kind]).inc();
+    }
+
     /// An answer reported its tokens.
     pub fn tokens(&self, provider: &str, model: &str, usage: &Usage) {
         for (kind, count) in [
@@ -158,6 +179,28 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         out
     }
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    registered(registry, HistogramVec::new(options, &["client", "provider", "model"])?)
+}
+
+fn registered<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: M,
+) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 #[cfg(test)]

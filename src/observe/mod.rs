@@ -4,5 +4,6 @@
 //! pass labels of credentials, not credentials. May go wrong: nothing that a request would notice.
 
 pub mod log;
+mod log_file;
 pub mod metrics;
 pub mod request;

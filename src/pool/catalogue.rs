@@ -3,7 +3,7 @@
 //! Enters: `catalogue.json`, embedded, one model per line. Leaves: [`Facts`]. Nothing may go wrong at run
 //! time: a test reads the whole file; were it broken, the catalogue would be empty.
 //!
-//! In the file a missing member is a fact nobody states. `thinking` missing means that the model has no
+//! In the file a missing member is a fact nobody states; `endpoints` are the paths by which Copilot serves it. `thinking` missing means that the model has no
 //! thinking parameter; `budget` are the least and most tokens, `levels` the words, `off` and `auto` whether
 //! it can be switched off and left to itself.
 
@@ -29,6 +29,10 @@ pub struct Facts {
     pub created: Option<u64>,
     /// Limits and thinking.
     pub card: Card,
+    /// The vendor's version of it.
+    pub version: Option<Arc<str>>,
+    /// Copilot serves it by Responses only.
+    pub responses_only: bool,
     /// What it reads (`text`, `image`, `audio`, `video`); empty: not stated.
     pub input: Arc<[Arc<str>]>,
     /// What it writes; empty: not stated.
@@ -46,6 +50,8 @@ impl Facts {
             owned_by: Arc::clone(&self.owned_by),
             created: self.created,
             image: !self.output.is_empty() && !self.output.iter().any(|kind| &**kind == "text"),
+            version: self.version.clone(),
+            responses_only: self.responses_only,
             input: Arc::clone(&self.input),
             output: Arc::clone(&self.output),
             ..ModelSpec::default()
@@ -62,6 +68,9 @@ struct Line {
     context: Option<u64>,
     max_output: Option<u64>,
     thinking: Option<ThinkingLine>,
+    version: Option<String>,
+    #[serde(default)]
+    endpoints: Vec<String>,
     #[serde(default)]
     input: Vec<String>,
     #[serde(default)]
@@ -94,7 +103,9 @@ impl From<Line> for Facts {
             name: line.name.into(),
             owned_by: line.owned_by.into(),
             created: line.created,
-            card: Card { thinking, max_output: line.max_output, context: line.context },
+            card: Card { thinking, max_output: line.max_output, context: line.context, ..Card::default() },
+            version: line.version.map(Arc::from),
+            responses_only: line.endpoints == ["/responses"],
             input: line.input.into_iter().map(Arc::from).collect(),
             output: line.output.into_iter().map(Arc::from).collect(),
         }
@@ -140,6 +151,38 @@ mod tests {
                 assert!(bounds.budget.is_none_or(|(min, max)| min < max), "{name}: {facts:?}");
             }
         }
+    }
+
+    #[test]
+    fn every_line_holds_the_facts_that_a_translation_asks_for() {
+        const KINDS: [&str; 5] = ["text", "image", "audio", "video", "pdf"];
+        /// Channels that do not state the limits of all their models.
+        const UNLIMITED: [&str; 5] = ["antigravity", "iflow", "gitlab", "zen", "nim"];
+        for (name, models) in CHANNELS.iter() {
+            for facts in models {
+                let at = format!("{name}/{}", facts.id);
+                let kinds = facts.input.iter().chain(facts.output.iter());
+                assert!(kinds.clone().all(|kind| KINDS.contains(&&**kind)), "{at}: {facts:?}");
+                let text = facts.output.is_empty() || facts.output.iter().any(|kind| &**kind == "text");
+                let card = &facts.card;
+                let limits = card.context.is_some() && card.max_output.is_some();
+                assert!(limits || !text || UNLIMITED.contains(&name.as_str()), "{at}: no limits");
+                assert!(card.max_output.is_none_or(|most| most > 0), "{at}");
+                let Support::Bounded(bounds) = &card.thinking else { continue };
+                let claude = facts.id.starts_with("claude-") && name == "claude";
+                let least = bounds.budget.map(|(least, _)| least);
+                assert!(
+                    !claude || least.is_none_or(|least| least >= wire::thinking::CLAUDE_MIN_BUDGET),
+                    "{at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn models_of_responses_only_are_told_from_those_of_both() {
+        let only = |id| lookup("github-copilot", id).unwrap().spec().responses_only;
+        assert!(only("gpt-5.4") && !only("gpt-5.1") && !only("claude-sonnet-4"));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
+use wire::Protocol;
 use wire::target::Profile;
 
-use crate::model::ModelSet;
+use crate::model::{ModelSet, ModelSpec};
 use crate::rules::ErrorRule;
 
 /// A stable name of a credential: the same after a restart and a reload, free of secrets.
@@ -39,6 +40,14 @@ impl fmt::Display for CredentialId {
 pub enum Kind {
     /// An OpenAI-compatible server, Chat Completions.
     Chat,
+    /// Kimi.
+    Kimi,
+    /// Qwen's portal.
+    Qwen,
+    /// iFlow.
+    Iflow,
+    /// GitHub Copilot.
+    Copilot,
     /// The public OpenAI API, Responses.
     Responses,
     /// The Codex backend.
@@ -58,10 +67,40 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The flavour of the bodies it takes.
-    pub fn profile(self) -> Profile {
+    /// What a Chat Completions server is, by its base URL.
+    pub fn of_chat_server(base_url: &str) -> Self {
+        let rest = base_url.split_once("://").map_or(base_url, |(_, rest)| rest);
+        let host = rest.split(['/', ':', '?']).next().unwrap_or_default().to_ascii_lowercase();
+        let known = CHAT_SERVERS.iter().find(|(domain, _)| {
+            host.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
+        });
+        known.map_or(Self::Chat, |(_, kind)| *kind)
+    }
+
+    /// The catalogue's channel of a Chat Completions server; empty: it serves what the operator lists.
+    pub fn chat_channel(self) -> &'static str {
         match self {
+            Self::Kimi => "kimi",
+            Self::Qwen => "qwen",
+            Self::Iflow => "iflow",
+            Self::Copilot => "github-copilot",
+            _ => "",
+        }
+    }
+
+    /// The flavour of the bodies it takes for a client of `client` and the model `model`. Kimi speaks Claude
+    /// as well; Copilot serves some models by Responses only.
+    pub fn profile(self, client: Protocol, model: &ModelSpec) -> Profile {
+        match self {
+            Self::Kimi if client == Protocol::Claude => Profile::Claude,
+            Self::Copilot if client == Protocol::OpenaiResponses || by_responses_only(model) => {
+                Profile::CopilotResponses
+            }
             Self::Chat => Profile::Chat,
+            Self::Kimi => Profile::Kimi,
+            Self::Qwen => Profile::Qwen,
+            Self::Iflow => Profile::Iflow,
+            Self::Copilot => Profile::Copilot,
             Self::Responses => Profile::Responses,
             Self::Codex => Profile::Codex,
             Self::Claude => Profile::Claude,
@@ -71,6 +110,21 @@ impl Kind {
             Self::Kiro => Profile::Kiro,
         }
     }
+}
+
+/// Domains of Chat Completions servers with a flavour of their own.
+const CHAT_SERVERS: [(&str, Kind); 6] = [
+    ("kimi.com", Kind::Kimi),
+    ("chat.qwen.ai", Kind::Qwen),
+    ("portal.qwen.ai", Kind::Qwen),
+    ("iflow.cn", Kind::Iflow),
+    ("githubcopilot.com", Kind::Copilot),
+    ("copilot-proxy.githubusercontent.com", Kind::Copilot),
+];
+
+/// Models of Codex are served by Responses only, also those that are newer than the catalogue.
+fn by_responses_only(model: &ModelSpec) -> bool {
+    model.responses_only || model.upstream.to_ascii_lowercase().contains("codex")
 }
 
 /// How a credential leaves the house.
@@ -114,6 +168,10 @@ pub struct CredentialSpec {
     pub base_url: Arc<str>,
     /// Key or token; empty: the upstream wants none.
     pub secret: SecretString,
+    /// Whether that is a token of a login and not a key: some upstreams want it in another header.
+    pub is_token: bool,
+    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro.
+    pub scope: Arc<str>,
     /// Headers to add. Values may be secrets; one that starts with `$` names a header of the client.
     pub headers: Vec<(String, SecretString)>,
     /// How to reach the upstream.
@@ -151,6 +209,8 @@ impl CredentialSpec {
             kind,
             base_url: Arc::from(""),
             secret: SecretString::default(),
+            is_token: false,
+            scope: Arc::from(""),
             headers: Vec::new(),
             proxy: Proxy::Global,
             prefix: None,
@@ -174,6 +234,7 @@ impl CredentialSpec {
         };
         self.kind == other.kind
             && self.base_url == other.base_url
+            && self.scope == other.scope
             && self.secret.expose_secret() == other.secret.expose_secret()
             && self.proxy == other.proxy
             && headers(self) == headers(other)
@@ -203,5 +264,42 @@ mod tests {
         assert!(one.same_connection(&two));
         two.secret = SecretString::from("other");
         assert!(!one.same_connection(&two));
+    }
+
+    #[test]
+    fn chat_servers_are_told_by_their_domain() {
+        for (url, kind) in [
+            ("https://api.kimi.com/coding/v1", Kind::Kimi),
+            ("https://portal.qwen.ai/v1", Kind::Qwen),
+            ("http://apis.iflow.cn:8080/v1", Kind::Iflow),
+            ("https://api.business.githubcopilot.com", Kind::Copilot),
+            ("https://notkimi.com/v1", Kind::Chat),
+            ("https://example.com/?x=kimi.com", Kind::Chat),
+            ("", Kind::Chat),
+        ] {
+            assert_eq!(Kind::of_chat_server(url), kind, "{url}");
+        }
+    }
+
+    #[test]
+    fn kimi_and_copilot_speak_more_than_one_format() {
+        let model = |upstream: &str, responses_only| ModelSpec {
+            responses_only,
+            ..ModelSpec::new(upstream, upstream)
+        };
+        let (plain, own) = (model("gpt-4o", false), model("gpt-5.4", true));
+        let (chat, responses, claude) = (Protocol::OpenaiChat, Protocol::OpenaiResponses, Protocol::Claude);
+        for (kind, client, model, profile) in [
+            (Kind::Kimi, claude, &plain, Profile::Claude),
+            (Kind::Kimi, responses, &plain, Profile::Kimi),
+            (Kind::Copilot, chat, &plain, Profile::Copilot),
+            (Kind::Copilot, claude, &plain, Profile::Copilot),
+            (Kind::Copilot, responses, &plain, Profile::CopilotResponses),
+            (Kind::Copilot, chat, &own, Profile::CopilotResponses),
+            (Kind::Copilot, chat, &model("gpt-9-codex", false), Profile::CopilotResponses),
+            (Kind::Chat, claude, &own, Profile::Chat),
+        ] {
+            assert_eq!(kind.profile(client, model), profile, "{kind:?} {client:?}");
+        }
     }
 }

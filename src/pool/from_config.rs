@@ -4,26 +4,35 @@
 //! file, and [`unserved`]: what the file asks for and nobody serves yet. Nothing may go wrong: the file was
 //! checked when it was loaded.
 
+mod account;
 mod entry;
+mod overrides;
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
-use config::{Block, Config};
+use config::{Account, Block, Config};
 use sha2::{Digest, Sha256};
 
 use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::settings::{Settings, Strategy};
 use entry::Maker;
 
-/// What the configuration says, in the pool's terms.
-pub fn from_config(config: &Config) -> (Settings, Vec<CredentialSpec>) {
-    (settings(config), convert(config).0)
+/// What the configuration and the accounts of its folder say, in the pool's terms.
+pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<CredentialSpec>) {
+    let mut specs = convert(config).0;
+    specs.extend(account::convert(config, accounts).0);
+    overrides::apply(&mut specs, &config.models.model_overrides);
+    (settings(config), specs)
 }
 
-/// What the configuration asks for and nobody serves, one sentence each. For a warning at start and reload.
-pub fn unserved(config: &Config) -> Vec<String> {
-    convert(config).1
+/// What the configuration and the accounts ask for and nobody serves, one sentence each. For a warning at
+/// start and reload.
+pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
+    let mut told = convert(config).1;
+    told.extend(account::convert(config, accounts).1);
+    told
 }
 
 fn settings(config: &Config) -> Settings {
@@ -47,8 +56,14 @@ fn settings(config: &Config) -> Settings {
         } else {
             0
         },
+        fallback_models: config.models.fallback_models.iter().map(fallbacks).collect(),
         ..Settings::default()
     }
+}
+
+fn fallbacks((model, list): (&String, &Vec<String>)) -> (String, Arc<[Arc<str>]>) {
+    let list = list.iter().map(|name| Arc::from(name.trim())).collect();
+    (model.trim().to_ascii_lowercase(), list)
 }
 
 /// How the keys of a list are used; `None`: not at all yet.
@@ -62,7 +77,7 @@ fn kind(block: Block, base_url: &str) -> Option<(Kind, &'static str)> {
         Block::Codex => (Kind::Responses, "codex"),
         Block::Xai => (Kind::Responses, "xai"),
         Block::Vertex => (Kind::Vertex, "vertex"),
-        preset => (Kind::Chat, preset.key()),
+        preset => (Kind::of_chat_server(base_url), preset.key()),
     })
 }
 
@@ -137,11 +152,11 @@ mod tests {
     }
 
     fn specs(yaml: &str) -> Vec<CredentialSpec> {
-        from_config(&load(yaml)).1
+        from_config(&load(yaml), &[]).1
     }
 
     fn ids(yaml: &str) -> Vec<String> {
-        let (settings, specs) = from_config(&load(yaml));
+        let (settings, specs) = from_config(&load(yaml), &[]);
         Pool::new(settings, specs).models(Now::default()).iter().map(|listed| listed.id.to_string()).collect()
     }
 
@@ -183,7 +198,7 @@ mod tests {
             "claude-api-key: [{api-key: a}, {api-key: b}, {api-key: c, excluded-models: [x]},\n\
               {api-key: d, models: [{name: m}]}, {api-key: e, models: [{name: m}]}, {api-key: f, models: [{name: m, alias: m, image: true}]}]\n",
         );
-        let same = |a: usize, b: usize| std::sync::Arc::ptr_eq(&specs[a].models, &specs[b].models);
+        let same = |a: usize, b: usize| Arc::ptr_eq(&specs[a].models, &specs[b].models);
         assert!(same(0, 1) && same(3, 4));
         assert!(!same(0, 2) && !same(3, 5) && !same(0, 3));
     }
@@ -266,7 +281,7 @@ mod tests {
              claude-api-key:\n- api-key: k\n  disable-cooling: true\n  headers: {X-A: b, X-C: $X-D}\n\
              \x20 request-scoped-errors: [{status: 400, match: [busy], action: continue}, {status: 400, match-regexr: ['('], action: stop}]\n",
         );
-        let (settings, specs) = from_config(&config);
+        let (settings, specs) = from_config(&config, &[]);
         let expected = Settings {
             strategy: Strategy::Weighted,
             request_retry: 3,
@@ -281,7 +296,7 @@ mod tests {
         assert_eq!(specs[0].request_scoped_errors.len(), 1);
         let headers: Vec<_> = specs[0].headers.iter().map(|(k, v)| (k.as_str(), v.expose_secret())).collect();
         assert_eq!(headers, [("X-A", "b"), ("X-C", "$X-D")]);
-        assert!(unserved(&config)[0].contains("request-scoped-errors"), "{:?}", unserved(&config));
+        assert!(unserved(&config, &[])[0].contains("request-scoped-errors"), "{:?}", unserved(&config, &[]));
     }
 
     #[test]
@@ -290,7 +305,7 @@ mod tests {
             "interactions-api-key: [{api-key: k}]\nroo: [{api-key: k}, {token-file: /t}]\n\
              openai-compatibility: [{name: e, base-url: 'http://t', api-key-entries: [{api-key: k}]}]\n",
         );
-        let told = unserved(&config);
+        let told = unserved(&config, &[]);
         let begins = [
             "interactions-api-key[0] is not served",
             "roo[1] is not served",

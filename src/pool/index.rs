@@ -35,10 +35,13 @@ pub(crate) struct Candidate {
     pub(crate) models: Span,
 }
 
-/// Candidates of one priority, in configuration order.
+/// The operator's priority, then whether the name is the model's own or was set.
+type Rank = (i32, bool);
+
+/// Candidates of one rank, in configuration order.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    pub(crate) priority: i32,
+    rank: Rank,
     pub(crate) candidates: Box<[Candidate]>,
     pub(crate) queue: Arc<Mutex<Queue>>,
     /// Who stands here, in which order, and all that decides whether and when each takes its turn: only a
@@ -182,12 +185,16 @@ impl Index {
     }
 
     fn entry(&self, id: Arc<str>, mut line: Vec<Candidate>, old: &Self) -> Option<Entry> {
-        let priority = |candidate: &Candidate| self.spec(*candidate).map_or(0, |spec| spec.priority);
-        line.sort_by_key(|candidate| std::cmp::Reverse(priority(candidate)));
+        let rank = |candidate: &Candidate| {
+            let Some(spec) = self.spec(*candidate) else { return (0, true) };
+            let usual = spec.models.get(candidate.models.positions().start).is_some_and(|model| model.usual);
+            (spec.priority, !usual)
+        };
+        line.sort_by_key(|candidate| std::cmp::Reverse(rank(candidate)));
         let before = old.by_name.get(&id).and_then(|entry| old.entries.get(*entry as usize));
         let buckets: Box<[Bucket]> = line
-            .chunk_by(|a, b| priority(a) == priority(b))
-            .map(|candidates| self.bucket(candidates, candidates.first().map_or(0, priority), before))
+            .chunk_by(|a, b| rank(a) == rank(b))
+            .filter_map(|candidates| Some(self.bucket(candidates, rank(candidates.first()?), before)))
             .collect();
         let first = line.first()?;
         let shown = self.spec(*first)?;
@@ -202,7 +209,7 @@ impl Index {
         })
     }
 
-    fn bucket(&self, line: &[Candidate], priority: i32, before: Option<&Entry>) -> Bucket {
+    fn bucket(&self, line: &[Candidate], rank: Rank, before: Option<&Entry>) -> Bucket {
         let strategy = self.settings.strategy;
         let members: Vec<(Key, u32)> = line
             .iter()
@@ -216,7 +223,7 @@ impl Index {
             (spec.in_flight_limit, spec.models.digest(candidate.models)).hash(&mut hasher);
         }
         let fingerprint = hasher.finish();
-        let before = before.and_then(|entry| entry.buckets.iter().find(|b| b.priority == priority));
+        let before = before.and_then(|entry| entry.buckets.iter().find(|b| b.rank == rank));
         let queue = match before {
             Some(bucket) if bucket.fingerprint == fingerprint => Arc::clone(&bucket.queue),
             _ => {
@@ -227,7 +234,7 @@ impl Index {
                 Arc::new(Mutex::new(Queue::new(strategy, &weights, first)))
             }
         };
-        Bucket { priority, candidates: line.into(), queue, fingerprint }
+        Bucket { rank, candidates: line.into(), queue, fingerprint }
     }
 
     fn name(&mut self) {

@@ -13,6 +13,7 @@
 //!     pick(route, attempts, session, now, seed) ─► Pick       NoPick ─► next_round ─► wait, or give up
 //!     … send; at the first good byte: confirm(pick) …
 //!     report(pick, outcome, attempts, now) ─► Verdict.next: Return, or pick again
+//!   nobody left: fallback(route) ─► Route of another model, fresh attempts
 //! ```
 //!
 //! | file | holds |
@@ -22,6 +23,7 @@
 //! | `catalogue.rs` | what is known about vendors' models |
 //! | `index.rs` | one configuration: model → candidates by priority |
 //! | `route.rs`, `nearest.rs` | name → candidates; close names |
+//! | `fallback.rs` | a model that cannot serve → one that serves in its place |
 //! | `select.rs`, `judge.rs`, `queue.rs`, `affinity.rs` | candidates → pick |
 //! | `pick.rs`, `attempts.rs` | a slot in use; what a request has tried |
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
@@ -42,6 +44,7 @@ pub mod catalogue;
 mod cooldown;
 mod credential;
 mod evidence;
+mod fallback;
 mod from_config;
 mod health;
 pub mod hints;
@@ -54,6 +57,7 @@ mod nearest;
 mod outcome;
 mod pick;
 mod queue;
+pub mod renewal;
 mod report;
 mod route;
 mod rules;
@@ -75,11 +79,12 @@ use parking_lot::Mutex;
 
 pub use crate::attempts::Attempts;
 pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
+pub use crate::fallback::Fallbacks;
 pub use crate::from_config::{from_config, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};
-pub use crate::listing::{Explained, Explanation, Listed, Status};
+pub use crate::listing::{Account, Explained, Explanation, Listed, Status};
 pub use crate::model::{ModelSet, ModelSpec};
 pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
 pub use crate::pick::Pick;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use crate::Pool;
-use crate::credential::CredentialId;
+use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::index::{Credential, Entry, Index};
 use crate::model::ModelSpec;
 use crate::settings::{Now, Strategy};
@@ -61,6 +61,15 @@ pub struct Explained {
     pub standing: Standing,
 }
 
+/// A credential for what belongs to no model.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// The credential.
+    pub spec: CredentialSpec,
+    /// It rests as a whole.
+    pub rests: bool,
+}
+
 /// A credential in a list.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -102,6 +111,18 @@ impl Pool {
     /// All credentials in configuration order.
     pub fn credentials(&self, now: Now) -> Vec<Status> {
         self.index.load().credentials.iter().map(|credential| status(credential, now.mono_ms)).collect()
+    }
+
+    /// The credentials of a kind that are not switched off, in configuration order: for what belongs to an
+    /// account and to no model.
+    pub fn accounts(&self, kind: Kind, now: Now) -> Vec<Account> {
+        let index = self.index.load();
+        let able = index.credentials.iter().filter(|c| c.spec.kind == kind && !c.spec.disabled);
+        let account = |credential: &Arc<Credential>| {
+            let cooling = status(credential, now.mono_ms).cooling;
+            Account { spec: credential.spec.clone(), rests: cooling.iter().any(|(model, _)| model.is_none()) }
+        };
+        able.map(account).collect()
     }
 
     /// Who serves a model and why each is in or out.

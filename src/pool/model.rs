@@ -24,10 +24,16 @@ pub struct ModelSpec {
     pub card: Card,
     /// Answers name the model as the client did.
     pub force_mapping: bool,
+    /// A name that nobody set, given so that clients find the model: those whose own name it is come first.
+    pub usual: bool,
     /// Writes images or videos and no text: served by their routes only.
     pub image: bool,
     /// The upstream only resembles the original: thinking blocks with empty signatures are kept.
     pub is_compat: bool,
+    /// Copilot serves it by Responses only.
+    pub responses_only: bool,
+    /// The vendor's version of it.
+    pub version: Option<Arc<str>>,
     /// Name for people.
     pub display_name: Option<Arc<str>>,
     /// Owner shown in lists.

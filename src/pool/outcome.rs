@@ -139,6 +139,18 @@ pub enum Next {
     RefreshThenSame,
 }
 
+impl Next {
+    /// Its name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Return => "return",
+            Self::OtherCredential => "other_credential",
+            Self::OtherModelSameCredential => "other_model",
+            Self::RefreshThenSame => "refresh",
+        }
+    }
+}
+
 /// A rest that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cooled {

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use wire::Protocol;
+use wire::target::Profile;
 use wire::thinking::Mode;
 
 use crate::credential::CredentialSpec;
@@ -42,6 +44,11 @@ impl Pick {
     /// How much to think: what the client's suffix says, else what the configured upstream name says.
     pub fn thinking(&self, suffix: Option<Mode>) -> Option<Mode> {
         suffix.or(self.model.thinking)
+    }
+
+    /// The flavour of the bodies that its upstream takes for a client of `client`.
+    pub fn profile(&self, client: Protocol) -> Profile {
+        self.credential.spec.kind.profile(client, &self.model)
     }
 
     /// Renew the token before sending. If that fails, report [`crate::Outcome::RefreshFailed`].

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use wire::thinking::{Mode, split_suffix};
 
+use crate::fallback::{self, Substitute};
 use crate::index::{Entry, Index};
 use crate::model::ModelSpec;
 use crate::nearest;
@@ -24,9 +25,13 @@ const SHOWN_NAME: usize = 200;
 #[derive(Clone, Debug)]
 pub struct Route {
     pub(crate) index: Arc<Index>,
-    entry: u32,
-    asked: Arc<str>,
-    suffix: Option<Mode>,
+    pub(crate) entry: u32,
+    pub(crate) asked: Arc<str>,
+    pub(crate) suffix: Option<Mode>,
+    /// What serves in place of the model that was asked for.
+    pub(crate) fallbacks: Option<Arc<[Arc<str>]>>,
+    /// How many of those were tried or passed over, the model of this route included.
+    pub(crate) passed: usize,
 }
 
 /// Why there is no route.
@@ -58,6 +63,17 @@ impl Route {
         self.suffix
     }
 
+    /// Whether another model serves than the one that was asked for.
+    pub fn is_fallback(&self) -> bool {
+        self.passed > 0
+    }
+
+    /// The same route, for which no other model serves any more.
+    #[must_use]
+    pub fn without_fallbacks(self) -> Self {
+        Self { fallbacks: None, ..self }
+    }
+
     /// Facts of the model, as the credential of the highest priority has it.
     pub fn facts(&self) -> Option<&ModelSpec> {
         self.entry().map(|entry| &*entry.facts)
@@ -69,8 +85,8 @@ impl Route {
 }
 
 impl Pool {
-    /// Finds those who serve a model. `now` matters to `auto` only, which is the newest model that somebody
-    /// can serve.
+    /// Finds those who serve a model, or one that serves in its place where nobody does. `now` matters to
+    /// those, and to `auto`, which is the newest model that somebody can serve.
     pub fn route(&self, model: &str, now: Now) -> Result<Route, RouteError> {
         let index = self.index.load_full();
         let (base, suffix) = split_suffix(model);
@@ -80,8 +96,17 @@ impl Pool {
             .map(|entry| (entry, suffix))
             // A listed name may itself end in brackets.
             .or_else(|| index.find(model).map(|entry| (entry, None)));
-        match found {
-            Some((entry, suffix)) => Ok(Route { index, entry, asked: Arc::from(model), suffix }),
+        let listed = found.and_then(|(entry, _)| index.entry_at(entry));
+        let fallbacks = fallback::list(&index, model, listed.map(|entry| &*entry.id));
+        let asked = Arc::from(model);
+        if let Some((entry, suffix)) = found {
+            return Ok(Route { index, entry, asked, suffix, fallbacks, passed: 0 });
+        }
+        let substitute = fallbacks.as_ref().and_then(|list| fallback::next(&index, list, 0, now));
+        match substitute {
+            Some(Substitute { entry, thinking, passed }) => {
+                Ok(Route { index, entry, asked, suffix: thinking.or(suffix), fallbacks, passed })
+            }
             None => Err(RouteError::Unknown {
                 model: model.chars().take(SHOWN_NAME).collect(),
                 closest: closest(&index, base, &|_| true),

@@ -3,6 +3,7 @@
 mod choosing;
 mod cooling;
 mod ending;
+mod falling_back;
 mod reloading;
 mod routing;
 mod showing;

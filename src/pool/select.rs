@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::Pool;
 use crate::affinity::Session;
 use crate::attempts::Attempts;
+use crate::credential::CredentialId;
 use crate::index::{Candidate, Entry, Index};
 use crate::judge::{Able, Case};
 use crate::pick::{Hold, Pick};
@@ -97,6 +98,32 @@ impl Pool {
             self.affinity.bind(session.key, &able.credential.spec.id, now.mono_ms);
         }
         Ok(self.hand_out(route, able, attempts, now, false))
+    }
+
+    /// Takes a slot of this credential and no other, for a request about something that its account alone
+    /// holds. `None`: it does not serve the model at all.
+    pub fn pick_owner(
+        &self,
+        route: &Route,
+        attempts: &mut Attempts,
+        owner: &CredentialId,
+        now: Now,
+    ) -> Option<Result<Pick, NoPick>> {
+        let entry = route.entry()?;
+        let candidate = candidate_of(entry, route.index.position_of(owner)?)?;
+        if let Some((able, refresh)) = stay(route, entry, attempts, now) {
+            return Some(Ok(self.hand_out(route, able, attempts, now, refresh)));
+        }
+        let case = Case { index: &route.index, attempts, now_ms: now.mono_ms, soft_serves: true };
+        Some(match case.judge(candidate) {
+            Judged::Take(able) => Ok(self.hand_out(route, able, attempts, now, false)),
+            Judged::Rest { until_ms, .. } => {
+                let soonest_ms = until_ms.saturating_sub(now.mono_ms).max(1);
+                Err(NoPick::Cooling { soonest_ms, provider: entry.provider.clone() })
+            }
+            Judged::Wait { .. } => Err(NoPick::Busy),
+            Judged::Skip => Err(NoPick::Exhausted),
+        })
     }
 
     /// What is known of a session; `None` where affinity is off.

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::fallback::Fallbacks;
+
 /// The time of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -67,6 +69,8 @@ pub struct Settings {
     pub probe_lease_ms: u64,
     /// How long a session stays with its credential after its last request, in milliseconds; 0: no affinity.
     pub session_affinity_ms: u64,
+    /// What serves in place of a model that cannot (`fallback-models`).
+    pub fallback_models: Fallbacks,
 }
 
 impl Default for Settings {
@@ -82,6 +86,7 @@ impl Default for Settings {
             hint_cap_ms: 3_600_000,
             probe_lease_ms: 10_000,
             session_affinity_ms: 0,
+            fallback_models: Fallbacks::new(),
         }
     }
 }

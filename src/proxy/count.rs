@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pool::{Class, Pick, Verdict};
+use wire::Protocol;
 use wire::target::Operation;
 use wire::translate::{estimate_tokens, write_count};
 
@@ -17,8 +18,8 @@ use wire::translate::{estimate_tokens, write_count};
 const ESTIMATED: &str = "x-cliproxy-estimated";
 
 /// Whether the question is for a count that the picked upstream cannot make.
-pub(super) fn is_local(operation: Operation, pick: &Pick) -> bool {
-    operation == Operation::CountTokens && !pick.credential().kind.profile().counts_tokens()
+pub(super) fn is_local(operation: Operation, client: Protocol, pick: &Pick) -> bool {
+    operation == Operation::CountTokens && !pick.profile(client).counts_tokens()
 }
 
 /// Whether an upstream's refusal means that it does not count at all: many that speak Claude's format lack

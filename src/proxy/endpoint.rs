@@ -31,6 +31,8 @@ pub enum Endpoint {
     },
     /// A question for a model.
     Exchange(Call),
+    /// Gemini's files.
+    Files(FileCall),
     /// `GET /v1/responses` with an upgrade.
     ResponsesSocket,
     /// Any path with `OPTIONS`.
@@ -49,6 +51,27 @@ pub enum Endpoint {
     },
 }
 
+/// What is asked about Gemini's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileCall {
+    /// An upload begins.
+    Start,
+    /// A part of an upload comes, under a ticket that the proxy gave out when it began.
+    Part {
+        /// The ticket.
+        ticket: String,
+    },
+    /// One file: what is known of it, or its end.
+    One {
+        /// Its id.
+        id: String,
+        /// Its content is wanted.
+        download: bool,
+    },
+    /// The files of all accounts, by page.
+    List,
+}
+
 /// A question for a model, as far as the URL says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -63,6 +86,9 @@ pub struct Call {
     /// Framing of events.
     pub framing: Framing,
 }
+
+/// The parameter of an upload URL that says who holds the upload, and that the proxy gave it out.
+pub(super) const TICKET: &str = "ticket";
 
 impl Endpoint {
     /// Reads the request line. `upgrade` is whether the client wants a WebSocket.
@@ -90,7 +116,30 @@ impl Endpoint {
             "/v1/responses" | "/v1/responses/ws" if get && upgrade => Self::ResponsesSocket,
             "/v1/responses" => exchange(post, Protocol::OpenaiResponses, Operation::Generate),
             "/v1/responses/compact" => exchange(post, Protocol::OpenaiResponses, Operation::Compact),
-            _ => Self::with_model(path, query, get, post),
+            "/v1beta/files" => {
+                only(method == Method::GET, Self::Files(FileCall::List), "GET", Protocol::Gemini)
+            }
+            "/upload/v1beta/files" => {
+                let ticket = query_value(query, TICKET);
+                let call = ticket.map_or(FileCall::Start, |ticket| FileCall::Part { ticket });
+                only(post || method == Method::PUT, Self::Files(call), "POST, PUT", Protocol::Gemini)
+            }
+            _ if path.starts_with("/v1beta/files/") => {
+                let call = path.strip_prefix("/v1beta/files/").and_then(file);
+                match call {
+                    Some(call) => only(
+                        matches!(*method, Method::GET | Method::DELETE),
+                        Self::Files(call),
+                        "GET, DELETE",
+                        Protocol::Gemini,
+                    ),
+                    None => Self::Unknown { protocol: Protocol::Gemini },
+                }
+            }
+            _ => match media(path) {
+                Some(operation) => exchange(post, chat, operation),
+                None => Self::with_model(path, query, get, post),
+            },
         }
     }
 
@@ -124,6 +173,8 @@ impl Endpoint {
             }
             "streamGenerateContent" => (Operation::Generate, true, Framing::Sse),
             "countTokens" => (Operation::CountTokens, false, Framing::Sse),
+            "embedContent" => (Operation::GeminiEmbed, false, Framing::Sse),
+            "batchEmbedContents" => (Operation::GeminiBatchEmbed, false, Framing::Sse),
             _ => return Self::Unknown { protocol: Protocol::Gemini },
         };
         Self::Exchange(Call {
@@ -140,6 +191,7 @@ impl Endpoint {
         match self {
             Self::Exchange(call) => call.client,
             Self::ResponsesSocket => Protocol::OpenaiResponses,
+            Self::Files(_) => Protocol::Gemini,
             Self::Models { gemini: true } | Self::Model { gemini: true, .. } => Protocol::Gemini,
             Self::WrongMethod { protocol, .. } | Self::Unknown { protocol } => *protocol,
             _ => Protocol::OpenaiChat,
@@ -150,9 +202,37 @@ impl Endpoint {
     pub fn needs_key(&self) -> bool {
         !matches!(
             self,
-            Self::Health | Self::Root | Self::Preflight | Self::Unknown { .. } | Self::WrongMethod { .. }
+            Self::Health
+                | Self::Root
+                | Self::Preflight
+                | Self::Unknown { .. }
+                | Self::WrongMethod { .. }
+                // The ticket is the permission: SDKs send no key with the parts of a file.
+                | Self::Files(FileCall::Part { .. })
         )
     }
+}
+
+/// A file's id, and whether its content is wanted.
+fn file(rest: &str) -> Option<FileCall> {
+    let (id, download) = rest.strip_suffix(":download").map_or((rest, false), |id| (id, true));
+    let legal = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    legal.then(|| FileCall::One { id: id.to_owned(), download })
+}
+
+/// Paths of OpenAI that are no conversation.
+fn media(path: &str) -> Option<Operation> {
+    Some(match path {
+        "/v1/images/generations" => Operation::ImageGeneration,
+        "/v1/images/edits" => Operation::ImageEdit,
+        "/v1/embeddings" => Operation::Embeddings,
+        "/v1/audio/transcriptions" => Operation::Transcription,
+        "/v1/audio/translations" => Operation::Translation,
+        "/v1/audio/speech" => Operation::Speech,
+        "/v1/moderations" => Operation::Moderation,
+        "/v1/rerank" => Operation::Rerank,
+        _ => return None,
+    })
 }
 
 fn only(matches: bool, endpoint: Endpoint, allow: &'static str, protocol: Protocol) -> Endpoint {
@@ -198,5 +278,33 @@ mod tests {
         assert_eq!(Endpoint::parse(&Method::OPTIONS, "/anything", None, false), Endpoint::Preflight);
         assert!(matches!(post("/health", None), Endpoint::WrongMethod { .. }));
         assert!(!get("/nothing", false).needs_key());
+        assert!(matches!(get("/v1/embeddings", false), Endpoint::WrongMethod { allow: "POST", .. }));
+    }
+
+    #[test]
+    fn file_paths() {
+        let of = |method: &Method, path: &str, query| Endpoint::parse(method, path, query, false);
+        let one = |id: &str, download| Endpoint::Files(FileCall::One { id: id.to_owned(), download });
+        assert_eq!(of(&Method::GET, "/v1beta/files/a-1", None), one("a-1", false));
+        assert_eq!(of(&Method::GET, "/v1beta/files/a-1:download", None), one("a-1", true));
+        assert!(matches!(of(&Method::GET, "/v1beta/files/..", None), Endpoint::Unknown { .. }));
+        assert!(matches!(of(&Method::PUT, "/v1beta/files/a", None), Endpoint::WrongMethod { .. }));
+        let part = of(&Method::POST, "/upload/v1beta/files", Some("upload_id=1&ticket=t"));
+        assert_eq!(part, Endpoint::Files(FileCall::Part { ticket: "t".to_owned() }));
+        assert!(!part.needs_key() && post("/upload/v1beta/files", None).needs_key());
+    }
+
+    #[test]
+    fn media_paths() {
+        for (path, operation) in [
+            ("/v1/images/edits", Operation::ImageEdit),
+            ("/v1/audio/speech", Operation::Speech),
+            ("/v1beta/models/m:embedContent", Operation::GeminiEmbed),
+        ] {
+            assert!(
+                matches!(post(path, None), Endpoint::Exchange(call) if call.operation == operation),
+                "{path}"
+            );
+        }
     }
 }

@@ -28,8 +28,20 @@ pub struct ProxyError {
     pub source: Source,
     /// The upstream's own error body: a client of the same format gets it as it is.
     pub verbatim: Option<Box<Verbatim>>,
+    /// The part of a stream that came before it broke, with the error as its last event: what the client gets
+    /// when nobody else can answer.
+    pub partial: Option<Box<Partial>>,
     /// The connection cannot be used again: part of the request was not read.
     pub close: bool,
+}
+
+/// A stream that ends with an error event.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    /// Whether it is a JSON array instead of server-sent events.
+    pub array: bool,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// An upstream's error body.
@@ -44,7 +56,13 @@ pub struct Verbatim {
 impl ProxyError {
     /// The client asked for something that cannot be.
     pub fn client(status: u16, message: impl Into<String>) -> Self {
-        Self { failure: Failure::new(status, message), source: Source::Client, verbatim: None, close: false }
+        Self {
+            failure: Failure::new(status, message),
+            source: Source::Client,
+            verbatim: None,
+            partial: None,
+            close: false,
+        }
     }
 
     /// We failed.
@@ -54,7 +72,7 @@ impl ProxyError {
 
     /// An upstream failed.
     pub fn upstream(failure: Failure) -> Self {
-        Self { failure, source: Source::Upstream, verbatim: None, close: false }
+        Self { failure, source: Source::Upstream, verbatim: None, partial: None, close: false }
     }
 
     /// With a machine-readable code.
@@ -89,8 +107,13 @@ impl ProxyError {
 
 impl From<WireError> for ProxyError {
     fn from(error: WireError) -> Self {
-        let mut answer =
-            Self { failure: error.failure(), source: Source::Client, verbatim: None, close: false };
+        let mut answer = Self {
+            failure: error.failure(),
+            source: Source::Client,
+            verbatim: None,
+            partial: None,
+            close: false,
+        };
         if error.path() == Some("thread") {
             // Anthropic's SDK sends the whole history again when it sees this code.
             answer.failure.code = Some("thread_unsupported_request".to_owned());

@@ -10,10 +10,13 @@ use super::parse::{BodyLimits, Parsed, parse};
 use super::record::Record;
 use super::retry::{Exchange, Question, answer_error};
 use super::route::route;
+use super::select::Preference;
 use crate::state::{Snapshot, State, seconds};
+use config::ImageGeneration;
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use wire::target::Operation;
 
 /// Serves one HTTP request.
 pub(super) async fn serve(
@@ -26,6 +29,11 @@ pub(super) async fn serve(
     let protocol = call.client;
     record.facts.client = protocol.name();
     record.facts.operation = call.operation.name();
+    if call.operation.draws() && snapshot.config.models.disable_image_generation == ImageGeneration::Disabled
+    {
+        let error = ProxyError::client(404, "drawing is switched off here (disable-image-generation)");
+        return answer_error(&mut Client::Http(session), protocol, &error, record).await;
+    }
     let limits = BodyLimits {
         max: snapshot.max_body(),
         deadline: seconds(snapshot.config.server.timeouts.client_body_seconds),
@@ -56,6 +64,15 @@ pub(super) async fn answer(
 ) -> std::result::Result<Result<()>, ProxyError> {
     parsed.head.model.clone_into(&mut record.facts.model);
     let route = route(state, snapshot, &parsed.head.model)?;
-    let question = Question { parsed, headers, query, session: None };
+    let paints = route.facts().is_some_and(|model| model.image);
+    if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
+        let message = format!(
+            "model {} is only supported on /v1/images/generations and /v1/images/edits",
+            parsed.head.model
+        );
+        return Err(ProxyError::client(400, message).param("model"));
+    }
+    let owner = state.files.owner_in(&parsed.body);
+    let question = Question { parsed, headers, query, preference: Preference { session: None, owner } };
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

@@ -16,8 +16,8 @@ use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, ErrorType};
 use pool::{Hint, Phase};
 use std::time::Duration;
-use wire::Protocol;
 use wire::error::Failure;
+use wire::target::Profile;
 
 /// Most of an error body that is read.
 const ERROR_BODY: usize = 64 << 10;
@@ -68,7 +68,7 @@ pub(super) async fn forward(
     header: &RequestHeader,
     body: &Bytes,
     first_byte: Duration,
-    protocol: Protocol,
+    profile: Profile,
 ) -> Result<Opened, Missed> {
     // A pooled connection may die between the check and the write: then the next one is tried, and at last
     // a new one. The upstream cannot have seen such a request, so that this is no attempt of its own.
@@ -85,8 +85,9 @@ pub(super) async fn forward(
         let counter =
             if reused { &state.metrics.connections_reused } else { &state.metrics.connections_opened };
         counter.inc();
+        upstream.set_write_timeout(lane.write_timeout());
         match exchange(client, &mut upstream, header, body, first_byte).await {
-            Ok(()) => return judge(state, client, lane, upstream, protocol).await,
+            Ok(()) => return judge(state, client, lane, upstream, profile).await,
             Err(Missed::Connect(_)) if reused && !fresh => upstream.shutdown().await,
             Err(missed) => {
                 upstream.shutdown().await;
@@ -129,7 +130,7 @@ async fn judge(
     client: &mut Client<'_>,
     lane: &Lane,
     mut upstream: Upstream,
-    protocol: Protocol,
+    profile: Profile,
 ) -> Result<Opened, Missed> {
     let Some(head) = upstream.response_header() else {
         return Err(Missed::Connect("the upstream sent no header".to_owned()));
@@ -140,7 +141,8 @@ async fn judge(
         let events = text("content-type").and_then(|kind| {
             let kind = kind.to_ascii_lowercase();
             let whole = kind.contains("json") && !kind.contains("event-stream") && !kind.contains("ndjson");
-            if kind.contains("event-stream") { Some(true) } else { whole.then_some(false) }
+            let events = kind.contains("event-stream") || kind.contains("vnd.amazon.eventstream");
+            if events { Some(true) } else { whole.then_some(false) }
         });
         return Ok(Opened { upstream, events });
     }
@@ -155,11 +157,11 @@ async fn judge(
         Err(Collected::Gone(error)) => return Err(Missed::Gone(error)),
     };
     let hint = pool::hints::hint(header, &body, state.now().wall_s);
-    Err(Missed::Status { status, hint, error: Box::new(status_error(status, &body, hint, protocol)), body })
+    Err(Missed::Status { status, hint, error: Box::new(status_error(status, &body, hint, profile)), body })
 }
 
 /// What a client is told of an upstream's error.
-fn status_error(status: u16, body: &Bytes, hint: Option<Hint>, protocol: Protocol) -> ProxyError {
+fn status_error(status: u16, body: &Bytes, hint: Option<Hint>, profile: Profile) -> ProxyError {
     // A redirect is not followed: it would take the key to another host.
     let status = if (300..400).contains(&status) { 502 } else { status };
     let mut failure = Failure::parse(status, body);
@@ -167,7 +169,9 @@ fn status_error(status: u16, body: &Bytes, hint: Option<Hint>, protocol: Protoco
     let is_json = wire::json::parse_any(body)
         .is_ok_and(|value| value.as_object().is_some() || value.as_array().is_some());
     let mut error = ProxyError::upstream(failure);
-    error.verbatim = is_json.then(|| Box::new(Verbatim { protocol, body: body.clone() }));
+    // No client speaks Kiro's format.
+    let spoken = is_json && profile != Profile::Kiro;
+    error.verbatim = spoken.then(|| Box::new(Verbatim { protocol: profile.protocol(), body: body.clone() }));
     error
 }
 

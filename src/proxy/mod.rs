@@ -14,9 +14,11 @@
 //! | 6 reply | `reply.rs` | upstream bytes → client bytes |
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
-//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun. `client.rs` is
-//! whoever asked; `websocket.rs` and `sockets.rs` are the other kind of client. `models.rs` and `health.rs`
-//! are answered here.
+//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `fallback.rs`
+//! says for which model; `login.rs`
+//! renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
+//! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
 //! phases are not used: a body that was read before the upstream is known cannot be replayed by their loop,
@@ -24,14 +26,18 @@
 //! would hold 20 kB per stream for phases that never run.
 
 mod accept;
+mod accounts;
 mod admit;
 pub mod client;
 mod count;
 pub mod endpoint;
 pub mod error;
 mod exchange;
+mod fallback;
+mod files;
 mod forward;
 mod health;
+mod login;
 mod models;
 mod parse;
 mod record;
@@ -42,6 +48,7 @@ mod route;
 mod select;
 mod sockets;
 mod translate;
+mod upload;
 mod websocket;
 
 use crate::state::State;
@@ -93,6 +100,9 @@ impl Edge {
         }
         match endpoint {
             Endpoint::Exchange(call) => exchange::serve(&self.state, &snapshot, session, call, record).await,
+            Endpoint::Files(call) => {
+                Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await
+            }
             Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use pool::Listed;
 use wire::Protocol;
 use wire::json::{self, Object};
+use wire::thinking::Support;
 
 /// Limits that Anthropic's shape needs where nothing is known.
 const CONTEXT: u64 = 200_000;
@@ -88,6 +89,9 @@ fn openai(model: &Listed, o: &mut Object<'_>) {
     if let Some(context) = model.facts.card.context {
         o.uint("context_length", context);
     }
+    if let Some(most) = model.facts.card.max_output {
+        o.uint("max_completion_tokens", most);
+    }
     for (key, kinds) in [("input_modalities", &model.facts.input), ("output_modalities", &model.facts.output)]
     {
         if !kinds.is_empty() {
@@ -109,6 +113,8 @@ fn claude(model: &Listed, o: &mut Object<'_>) {
 
 fn gemini(model: &Listed, o: &mut Object<'_>) {
     o.str("name", &format!("models/{}", model.id));
+    // Google's SDKs expect one.
+    o.str("version", model.facts.version.as_deref().unwrap_or("001"));
     o.str("displayName", name(model));
     o.str("description", name(model));
     if let Some(tokens) = model.facts.card.context {
@@ -121,6 +127,11 @@ fn gemini(model: &Listed, o: &mut Object<'_>) {
         a.str("generateContent");
         a.str("countTokens");
     });
+    match &model.facts.card.thinking {
+        Support::Bounded(_) => o.bool("thinking", true),
+        Support::Never => o.bool("thinking", false),
+        Support::Unknown => {}
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +158,37 @@ mod tests {
         assert!(text(Protocol::Gemini).contains(r#""name":"models/b/c""#));
         assert!(one(&models, "models/a", Protocol::Gemini).is_ok());
         assert_eq!(one(&models, "x", Protocol::Gemini).unwrap_err().failure.status, 404);
+    }
+
+    #[test]
+    fn facts_stand_where_each_shape_has_a_member_for_them() {
+        let facts = pool::catalogue::lookup("gemini", "gemini-2.5-pro").map(pool::catalogue::Facts::spec);
+        let model =
+            Listed { id: Arc::from("g"), provider: Arc::from("gemini"), facts: Arc::new(facts.unwrap()) };
+        let text = |shape| String::from_utf8(one(std::slice::from_ref(&model), "g", shape).unwrap()).unwrap();
+        for (shape, members) in [
+            (
+                Protocol::Gemini,
+                vec![
+                    r#""inputTokenLimit":1048576"#,
+                    r#""outputTokenLimit":"#,
+                    r#""thinking":true"#,
+                    r#""version":""#,
+                ],
+            ),
+            (
+                Protocol::Claude,
+                vec![
+                    r#""display_name":"Gemini 2.5 Pro""#,
+                    r#""max_input_tokens":1048576"#,
+                    r#""max_tokens":"#,
+                ],
+            ),
+            (Protocol::OpenaiChat, vec![r#""context_length":1048576"#, r#""max_completion_tokens":"#]),
+        ] {
+            let text = text(shape);
+            assert!(members.iter().all(|member| text.contains(member)), "{text}");
+        }
     }
 
     #[test]

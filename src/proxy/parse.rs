@@ -3,6 +3,8 @@
 //! Enters: a session whose header was read, and what its URL asks. Leaves: [`Parsed`]: one owned copy of
 //! the body and what routing needs of it. May go wrong: too large (413, before it is all read), too slow
 //! (408), an encoding we do not read (415), a body that is not what the format says (400).
+//!
+//! Bodies are JSON; those of a few operations may be forms.
 
 use super::endpoint::Call;
 use super::error::ProxyError;
@@ -10,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 use std::io::Read;
 use std::time::Duration;
+use wire::form;
 use wire::head::{self, Head};
 use wire::target::Operation;
 
@@ -39,21 +42,21 @@ pub(super) async fn parse(
     call: Call,
     limits: BodyLimits,
 ) -> Result<Parsed, ProxyError> {
-    let raw = if let Ok(body) = tokio::time::timeout(limits.deadline, read_body(session, limits.max)).await {
-        body?
-    } else {
-        let seconds = limits.deadline.as_secs();
-        let message = format!("the request body did not arrive within {seconds} seconds");
-        return Err(ProxyError::client(408, message).closing());
-    };
+    let raw = read_raw(session, limits).await?;
     let encoding = session.get_header("content-encoding").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let body = decode(raw, encoding, limits.max)?;
-    of_body(call, body)
+    let kind = session.get_header("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let boundary = call.operation.takes_forms().then(|| form::boundary(kind)).flatten();
+    of_body(call, body, boundary.as_deref())
 }
 
-/// Reads the head of a body that is there already.
-pub(super) fn of_body(call: Call, body: Bytes) -> Result<Parsed, ProxyError> {
-    let mut head = head::parse(&body, call.client)?;
+/// Reads the head of a body that is there already: a form with this boundary, or JSON.
+pub(super) fn of_body(call: Call, body: Bytes, boundary: Option<&str>) -> Result<Parsed, ProxyError> {
+    let default = call.operation.default_model();
+    let mut head = match boundary {
+        Some(boundary) => form::head(&body, boundary, default)?,
+        None => head::parse_or(&body, call.client, default)?,
+    };
     if let Some(model) = &call.model {
         model.strip_prefix("models/").unwrap_or(model).clone_into(&mut head.model);
     }
@@ -64,6 +67,15 @@ pub(super) fn of_body(call: Call, body: Bytes) -> Result<Parsed, ProxyError> {
         return Err(ProxyError::client(400, "Streaming not supported for compact responses").param("stream"));
     }
     Ok(Parsed { call, body, head })
+}
+
+/// Reads the body as it was sent.
+pub(super) async fn read_raw(session: &mut ServerSession, limits: BodyLimits) -> Result<Bytes, ProxyError> {
+    tokio::time::timeout(limits.deadline, read_body(session, limits.max)).await.unwrap_or_else(|_| {
+        let seconds = limits.deadline.as_secs();
+        let message = format!("the request body did not arrive within {seconds} seconds");
+        Err(ProxyError::client(408, message).closing())
+    })
 }
 
 async fn read_body(session: &mut ServerSession, max: usize) -> Result<Bytes, ProxyError> {

@@ -7,9 +7,11 @@ use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::request::Facts;
 use crate::state::State;
+use pool::{Outcome, Verdict};
 use std::time::Instant;
 use tracing::Level;
 use wire::ir::{Losses, Usage};
+use wire::json;
 
 /// What is noted of a request while it is served.
 #[derive(Debug)]
@@ -73,6 +75,27 @@ impl Record {
             state.metrics.loss(self.facts.client, loss.kind.name());
         }
         self.facts.losses = losses.to_string();
+    }
+
+    /// An attempt failed: one line with what the operator needs to find the account and the reason.
+    pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+        let mut line = b"upstream attempt failed ".to_vec();
+        json::object(&mut line, |o| {
+            o.str("request_id", &self.facts.request_id);
+            o.str("provider", &self.facts.provider);
+            o.str("account", &self.facts.credential);
+            o.str("model", model);
+            if let Outcome::Status { status, .. } = outcome {
+                o.uint("status_code", u64::from(*status));
+            }
+            o.str("class", verdict.class.name());
+            o.str("next", verdict.next.name());
+            if let Some(cooled) = verdict.cooled {
+                o.uint("cooldown_until_ms", cooled.until_ms);
+                o.bool("soft", cooled.soft);
+            }
+        });
+        log::access(Level::WARN, &line);
     }
 
     /// The request is over.

@@ -9,7 +9,9 @@
 //! write for a burst, no delay for a single event.
 
 use super::client::Client;
+use super::error::Partial;
 use super::respond;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
 use std::task::Poll;
@@ -45,10 +47,23 @@ pub(super) enum Ended {
         /// The upstream's connection can carry another request.
         reusable: bool,
     },
+    /// It is complete, has no content and was refused for that; the client got nothing.
+    Empty {
+        /// The upstream's connection can carry another request.
+        reusable: bool,
+    },
     /// The upstream broke after the client got a part; the client was told.
     Broken(Failure),
+    /// The upstream broke after the client got a part, in an answer that has no words for it: the client's
+    /// connection has to break as well.
+    Severed(Failure),
     /// The upstream broke before the client got anything.
-    Missed(Failure),
+    Missed {
+        /// How.
+        failure: Failure,
+        /// What could have been told.
+        partial: Option<Box<Partial>>,
+    },
     /// The client left.
     Gone(BError),
 }
@@ -62,6 +77,8 @@ pub(super) struct Shape<'s> {
     pub array: bool,
     /// Id of the request.
     pub request_id: &'s str,
+    /// The answer is passed as it comes; the upstream's header goes before it.
+    pub passed: Option<&'s ResponseHeader>,
 }
 
 /// Moves one answer.
@@ -78,6 +95,8 @@ pub(super) struct Pump<'p, 'c> {
     pub on_commit: &'p mut (dyn FnMut() + Send),
     /// Extra headers of the answer.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// An answer without content is not sent: something better can be tried.
+    pub refuse_empty: bool,
     committed: bool,
     /// Content has come: what waits may go out.
     good: bool,
@@ -119,6 +138,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             shape,
             on_commit,
             headers: Vec::new(),
+            refuse_empty: false,
             committed: false,
             good: false,
             started: now,
@@ -149,6 +169,9 @@ impl<'p, 'c> Pump<'p, 'c> {
                     }
                 }
                 Flow::Good => self.good = true,
+                Flow::Done if self.is_refused() => {
+                    return Ended::Empty { reusable: over || drain(upstream).await };
+                }
                 Flow::Done => {
                     return match self.complete().await {
                         Ok(()) => Ended::Complete { reusable: over || drain(upstream).await },
@@ -163,12 +186,17 @@ impl<'p, 'c> Pump<'p, 'c> {
     /// Sends an answer that came whole.
     pub(super) async fn whole(&mut self, body: &[u8]) -> Ended {
         match self.reply.whole(body) {
-            Flow::Failed(failure) => Ended::Missed(failure),
+            Flow::Failed(failure) => Ended::Missed { failure, partial: None },
+            _ if self.is_refused() => Ended::Empty { reusable: true },
             _ => match self.complete().await {
                 Ok(()) => Ended::Complete { reusable: true },
                 Err(error) => Ended::Gone(error),
             },
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refuse_empty && !self.committed && self.reply.is_empty()
     }
 
     /// The next chunk. What waits to be sent goes out when there is none yet.
@@ -269,7 +297,10 @@ impl<'p, 'c> Pump<'p, 'c> {
         self.committed = true;
         (self.on_commit)();
         let http11 = self.client.is_http11();
-        let mut header = respond::stream_header(self.shape.request_id, self.shape.array, http11)?;
+        let mut header = match self.shape.passed {
+            Some(upstream) => respond::passed_header(self.shape.request_id, upstream, http11)?,
+            None => respond::stream_header(self.shape.request_id, self.shape.array, http11)?,
+        };
         for (name, value) in self.headers.drain(..) {
             header.insert_header(name, value)?;
         }
@@ -296,7 +327,14 @@ impl<'p, 'c> Pump<'p, 'c> {
     /// The upstream broke.
     async fn fail(&mut self, failure: Failure) -> Ended {
         if !self.committed {
-            return Ended::Missed(failure);
+            let partial = (self.shape.stream && self.good).then(|| {
+                self.reply.fail(&failure);
+                Box::new(Partial { array: self.shape.array, bytes: self.reply.take() })
+            });
+            return Ended::Missed { failure, partial };
+        }
+        if self.shape.passed.is_some() {
+            return Ended::Severed(failure);
         }
         self.reply.fail(&failure);
         let bytes = self.reply.take();

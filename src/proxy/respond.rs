@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE,
-    TRANSFER_ENCODING,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_DISPOSITION,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING,
 };
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -17,7 +17,7 @@ use pingora::protocols::http::ServerSession;
 /// Header with the id of the request.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 const EXPOSED: HeaderValue =
-    HeaderValue::from_static("Location, Retry-After, X-Request-Id, OpenAI-Request-Id");
+    HeaderValue::from_static("Location, Retry-After, X-Request-Id, OpenAI-Request-Id, X-Fallback-Model");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -47,6 +47,39 @@ pub(super) fn stream_header(request_id: &str, array: bool, http11: bool) -> Resu
     header.insert_header("x-accel-buffering", HeaderValue::from_static("no"))?;
     if http11 {
         // Pingora would end the answer by closing the connection otherwise.
+        header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(header)
+}
+
+/// Headers of an upstream's answer that go on with it when it is passed as it comes.
+const PASSED: [HeaderName; 9] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    CONTENT_DISPOSITION,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    UPLOAD_URL,
+    HeaderName::from_static("x-goog-upload-status"),
+    HeaderName::from_static("x-goog-upload-chunk-granularity"),
+    HeaderName::from_static("x-goog-upload-size-received"),
+];
+/// Where the parts of a file go.
+pub(super) const UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
+
+/// A header for an answer that is passed as it comes: `upstream` is the header that it came with.
+pub(super) fn passed_header(
+    request_id: &str,
+    upstream: &ResponseHeader,
+    http11: bool,
+) -> Result<ResponseHeader> {
+    let mut header = header(upstream.status.as_u16(), request_id)?;
+    for name in PASSED {
+        if let Some(value) = upstream.headers.get(&name) {
+            header.insert_header(name, value.clone())?;
+        }
+    }
+    if http11 && !header.headers.contains_key(CONTENT_LENGTH) {
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(header)

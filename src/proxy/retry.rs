@@ -7,29 +7,40 @@
 use super::client::Client;
 use super::count;
 use super::error::ProxyError;
+use super::fallback::Course;
 use super::forward::{Missed, Opened, forward};
+use super::login;
 use super::parse::Parsed;
 use super::record::Record;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::respond;
-use super::select::{Selected, select};
+use super::select::{Preference, Selected, again, select};
 use super::translate::{Prepared, translate};
 use crate::state::lanes::NoLane;
+use crate::state::renew::NotRenewed;
 use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
 use crate::upstream::request;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
-use pingora::{BError, Result};
+use pingora::{BError, Error, ErrorType, Result};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Route, Verdict};
+use secrecy::SecretString;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::error::Failure;
+use wire::ir::Finish;
 use wire::translate::Reply;
 
 /// Largest whole answer that is read: a page of base64 pictures.
 const ANSWER: usize = 256 << 20;
+
+/// Longest wait for a credential that is about to serve again: a test by another request ends with its first
+/// byte.
+const BUSY: Duration = Duration::from_secs(10);
+/// Time between two looks.
+const BUSY_STEP: Duration = Duration::from_millis(30);
 
 /// A routed request, with everything that attempts need. Dropped when the answer begins.
 #[derive(Debug)]
@@ -40,8 +51,8 @@ pub(super) struct Question {
     pub headers: HeaderMap,
     /// The client's query.
     pub query: Option<String>,
-    /// Conversation, for affinity.
-    pub session: Option<u64>,
+    /// Conversation and files, for affinity.
+    pub preference: Preference,
 }
 
 /// One exchange.
@@ -68,62 +79,142 @@ enum Attempt {
     Answered,
     /// The client has nothing; the error is for the case that nobody else serves.
     Failed(Verdict, Box<ProxyError>),
+    /// The client has nothing, for the model had nothing to say.
+    Empty(Box<ProxyError>),
+    /// The client has left.
+    Gone(BError),
+}
+
+/// The end of a request: the client has its answer or has left, or an error to answer with.
+type Answered = std::result::Result<Result<()>, ProxyError>;
+
+/// What a request has tried.
+struct Tried {
+    course: Course,
+    /// The body of the last attempt.
+    prepared: Option<Prepared>,
+    /// Why the last attempt failed.
+    last: Option<ProxyError>,
+    /// Since when somebody will serve soon.
+    busy_since: Option<Instant>,
+}
+
+/// What came of one turn.
+enum Turn {
+    /// The request is over.
+    Over(Answered),
+    /// The next credential.
+    Again,
+    /// Nobody serves the model any more.
+    Stuck {
+        /// Why.
+        error: Box<ProxyError>,
+        /// Somebody will soon.
+        soon: bool,
+    },
+}
+
+/// What is done when nobody serves a model.
+enum Otherwise {
+    /// Something is left to try.
+    Go,
+    /// Nothing is.
+    End(Box<ProxyError>),
     /// The client has left.
     Gone(BError),
 }
 
 impl Exchange<'_, '_> {
     /// Runs attempts until one answers. An error is one to answer with.
-    pub(super) async fn run(
-        &mut self,
-        route: Route,
-        question: Question,
-    ) -> std::result::Result<Result<()>, ProxyError> {
-        let mut attempts = Attempts::default();
+    pub(super) async fn run(&mut self, route: Route, question: Question) -> Answered {
+        let mut tried = Tried { course: Course::new(route), prepared: None, last: None, busy_since: None };
         let mut question = Some(question);
-        let mut prepared: Option<Prepared> = None;
-        let mut last: Option<ProxyError> = None;
-        while let Some(asked) = question.as_ref() {
-            let seed = pick_seed(&self.record.seed, attempts.total());
-            match select(self.state, &route, &mut attempts, asked.session, seed) {
-                Selected::Wait(wait) => {
-                    if let Err(error) = self.pause(wait).await {
-                        return Ok(Err(error));
-                    }
-                }
-                Selected::Nobody(error) => return Err(better(last, *error)),
-                Selected::Pick(pick) => {
-                    self.note_pick(&pick, attempts.total());
-                    let operation = asked.parsed.call.operation;
-                    if count::is_local(operation, &pick) {
-                        return self.estimate(&asked.parsed).await;
-                    }
-                    let made =
-                        translate(&asked.parsed, &route, &pick, prepared.take(), self.state, self.record)?;
-                    prepared = Some(made);
-                    let attempt = Box::pin(self.attempt(*pick, &mut question, &mut prepared, &mut attempts));
-                    match attempt.await {
-                        Attempt::Answered => return Ok(Ok(())),
-                        Attempt::Gone(error) => return Ok(Err(error)),
-                        Attempt::Failed(verdict, error)
-                            if count::is_missing(operation, &verdict, &error)
-                                && let Some(asked) = question.as_ref() =>
-                        {
-                            return self.estimate(&asked.parsed).await;
-                        }
-                        Attempt::Failed(verdict, error) if verdict.next == Next::Return => {
-                            return Err(*error);
-                        }
-                        Attempt::Failed(_, error) => last = Some(*error),
-                    }
-                }
+        loop {
+            let seed = pick_seed(&self.record.seed, tried.course.total());
+            match self.once(&mut tried, &mut question, seed).await {
+                Turn::Over(answered) => return answered,
+                Turn::Again => {}
+                Turn::Stuck { error, soon } => match self.otherwise(&mut tried, *error, soon, seed).await {
+                    Otherwise::Go => {}
+                    Otherwise::End(error) => return Err(*error),
+                    Otherwise::Gone(error) => return Ok(Err(error)),
+                },
             }
         }
-        Ok(Ok(()))
+    }
+
+    /// Picks, translates and makes one attempt.
+    async fn once(&mut self, tried: &mut Tried, question: &mut Option<Question>, seed: u64) -> Turn {
+        let Some(asked) = question.as_ref() else { return Turn::Over(Ok(Ok(()))) };
+        let course = &mut tried.course;
+        let pick = match select(self.state, &course.route, &mut course.attempts, &asked.preference, seed) {
+            Selected::Pick(pick) => pick,
+            Selected::Nobody { error, soon } => {
+                return Turn::Stuck { error: Box::new(better(tried.last.take(), *error)), soon };
+            }
+        };
+        self.note_pick(&pick, course.total());
+        let operation = asked.parsed.call.operation;
+        if count::is_local(operation, asked.parsed.call.client, &pick) {
+            return Turn::Over(self.estimate(&asked.parsed).await);
+        }
+        let from = (self.state, self.snapshot);
+        match translate(asked, &course.route, &pick, tried.prepared.take(), from, self.record) {
+            Ok(made) => tried.prepared = Some(made),
+            // Another kind of upstream may serve the same name.
+            Err(error) if error.failure.status == 501 => {
+                tried.last = Some(error);
+                return Turn::Again;
+            }
+            // What a request asks for is no fault of its own for a model that it did not ask for.
+            Err(error) if course.route.is_fallback() => return stuck(error),
+            Err(error) => return Turn::Over(Err(error)),
+        }
+        match Box::pin(self.attempt(*pick, question, &mut tried.prepared, course)).await {
+            Attempt::Answered => Turn::Over(Ok(Ok(()))),
+            Attempt::Gone(error) => Turn::Over(Ok(Err(error))),
+            Attempt::Failed(verdict, error)
+                if count::is_missing(operation, &verdict, &error)
+                    && let Some(asked) = question.as_ref() =>
+            {
+                Turn::Over(self.estimate(&asked.parsed).await)
+            }
+            Attempt::Empty(error) => stuck(*error),
+            // A fault of the request only for a model that it did not ask for.
+            Attempt::Failed(verdict, error)
+                if verdict.next == Next::Return && tried.course.route.is_fallback() =>
+            {
+                stuck(*error)
+            }
+            Attempt::Failed(verdict, error) if verdict.next == Next::Return => Turn::Over(Err(*error)),
+            Attempt::Failed(_, error) => {
+                tried.last = Some(*error);
+                Turn::Again
+            }
+        }
+    }
+
+    /// Nobody serves the model: another model, else another round, else a short wait, else the end.
+    async fn otherwise(&mut self, tried: &mut Tried, error: ProxyError, soon: bool, seed: u64) -> Otherwise {
+        let course = &mut tried.course;
+        let Err(error) = course.turn(error, self.state, self.record) else {
+            tried.last = None;
+            return Otherwise::Go;
+        };
+        let wait = match again(self.state, &course.route, &mut course.attempts, seed) {
+            Some(wait) => wait,
+            None if soon && tried.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY => BUSY_STEP,
+            None => return Otherwise::End(error),
+        };
+        tried.last = Some(*error);
+        match self.pause(wait).await {
+            Ok(()) => Otherwise::Go,
+            Err(gone) => Otherwise::Gone(gone),
+        }
     }
 
     /// Answers a count here.
-    async fn estimate(&mut self, parsed: &Parsed) -> std::result::Result<Result<()>, ProxyError> {
+    async fn estimate(&mut self, parsed: &Parsed) -> Answered {
         let (header, body) = count::estimate(parsed, &self.record.facts.request_id)?;
         self.record.facts.status = 200;
         Ok(match header {
@@ -155,25 +246,40 @@ impl Exchange<'_, '_> {
         mut pick: Pick,
         question: &mut Option<Question>,
         prepared: &mut Option<Prepared>,
-        attempts: &mut Attempts,
+        course: &mut Course,
     ) -> Attempt {
+        let token = match login::token(self.state, &pick).await {
+            Ok(token) => token,
+            Err(error) => return self.no_token(pick, &error, &mut course.attempts),
+        };
+        let mut refuse_empty = false;
         let opened = {
             let (Some(asked), Some(made)) = (question.as_ref(), prepared.as_ref()) else {
                 return Attempt::Answered;
             };
+            refuse_empty |= course.refuses_empty(asked.parsed.call.operation, self.state);
             let plan = made.plan.clone();
-            match self.open(&pick, asked, made).await {
+            match self.open(&pick, token.as_ref(), asked, made).await {
                 Ok((opened, lane)) => Ok((opened, lane, plan)),
                 Err(missed) => Err(missed),
             }
         };
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
-            Err(missed) => return self.missed(pick, missed, attempts),
+            Err(missed) => {
+                let media = prepared.as_ref().is_some_and(|made| made.plan.operation.is_media());
+                return self.missed(pick, missed, media, &mut course.attempts);
+            }
         };
         let mut reply = Reply::new(&plan);
         let request_id = self.record.facts.request_id.clone();
-        let shape = Shape { stream: plan.stream, array: plan.context.json_array, request_id: &request_id };
+        let passed = plan.is_raw().then(|| opened.upstream.response_header().cloned()).flatten();
+        let shape = Shape {
+            stream: plan.stream || passed.is_some(),
+            array: plan.context.json_array,
+            request_id: &request_id,
+            passed: passed.as_ref(),
+        };
         let (state, record) = (self.state, &mut *self.record);
         let mut on_commit = || {
             // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
@@ -182,15 +288,23 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick);
         };
-        let mut pump = Pump::new(self.client, &mut reply, pace(self.snapshot), shape, &mut on_commit);
+        let mut pace = pace(self.snapshot);
+        if passed.is_some() {
+            // Nothing may stand between the bytes of a file.
+            pace.keep_alive = Duration::ZERO;
+        }
+        let mut pump = Pump::new(self.client, &mut reply, pace, shape, &mut on_commit);
+        pump.refuse_empty = refuse_empty;
+        pump.headers.extend(course.header());
         let ended = move_answer(&mut pump, opened, state, &lane).await;
-        self.ended(pick, ended, &reply, plan.stream, attempts)
+        self.ended(pick, ended, &reply, plan.stream, &mut course.attempts)
     }
 
     /// Finds the way and sends.
     async fn open(
         &mut self,
         pick: &Pick,
+        token: Option<&SecretString>,
         asked: &Question,
         made: &Prepared,
     ) -> std::result::Result<(Opened, Lane), Missed> {
@@ -204,26 +318,37 @@ impl Exchange<'_, '_> {
         let call = request::Call {
             lane: &lane,
             kind: credential.kind,
+            profile: made.plan.profile,
             operation: asked.parsed.call.operation,
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
-            secret: &credential.secret,
+            secret: token.unwrap_or(&credential.secret),
+            is_token: credential.is_token,
+            scope: &credential.scope,
             extra: &extra,
             client: &asked.headers,
             query: asked.query.as_deref(),
             same_format: made.plan.same_format,
-            length: made.body.len(),
+            is_form: made.plan.is_raw() && asked.parsed.head.boundary.is_some(),
+            body: &made.body,
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
-        let protocol = made.plan.profile.protocol();
+        let profile = made.plan.profile;
         let opened =
-            forward(self.state, self.client, &lane, &header, &made.body, first_byte, protocol).await?;
+            forward(self.state, self.client, &lane, &header, &made.body, first_byte, profile).await?;
         Ok((opened, lane))
     }
 
-    /// An attempt that did not get to an answer.
-    fn missed(&mut self, pick: Pick, missed: Missed, attempts: &mut Attempts) -> Attempt {
+    /// An attempt for which there is no token.
+    fn no_token(&mut self, pick: Pick, error: &NotRenewed, attempts: &mut Attempts) -> Attempt {
+        let needs_login = matches!(error, NotRenewed::NeedsLogin(_));
+        let verdict = self.report(pick, &Outcome::RefreshFailed { needs_login }, attempts);
+        Attempt::Failed(verdict, Box::new(ProxyError::upstream(Failure::new(401, error.to_string()))))
+    }
+
+    /// An attempt that did not get to an answer. `media` is whether it was about no conversation.
+    fn missed(&mut self, pick: Pick, missed: Missed, media: bool, attempts: &mut Attempts) -> Attempt {
         let (outcome, error) = match &missed {
             Missed::Gone(_) => (Outcome::ClientGone, None),
             Missed::Connect(message) if message.starts_with("proxy config invalid") => {
@@ -238,6 +363,10 @@ impl Exchange<'_, '_> {
                     _ => "the upstream did not answer in time",
                 };
                 (Outcome::Timeout(*phase), Some(ProxyError::upstream(Failure::new(504, message))))
+            }
+            Missed::Status { status, error, .. } if media && without_rest(*status).is_some() => {
+                let status = without_rest(*status).unwrap_or(*status);
+                (Outcome::Status { status, body: &[], hint: None }, Some(error.as_ref().clone()))
             }
             Missed::Status { status, body, hint, error } => {
                 (Outcome::Status { status: *status, body, hint: *hint }, Some(error.as_ref().clone()))
@@ -262,9 +391,22 @@ impl Exchange<'_, '_> {
     ) -> Attempt {
         self.record.usage(reply.usage());
         self.record.facts.stream = stream;
+        if matches!(ended, Ended::Complete { .. } | Ended::Empty { .. }) && reply.is_empty() {
+            self.note_empty(&pick, reply);
+        }
         match ended {
+            Ended::Empty { .. } => {
+                // The credential has done its work.
+                self.report(pick, &Outcome::Success, attempts);
+                let failure = Failure::new(502, "the model answered without content");
+                Attempt::Empty(Box::new(ProxyError::upstream(failure)))
+            }
             Ended::Complete { .. } => {
                 self.record.facts.status = 200;
+                if let Some(mismatch) = reply.thinking_mismatch() {
+                    let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+                    self.state.metrics.thinking_mismatch(provider, model, mismatch.name());
+                }
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
             }
@@ -278,11 +420,33 @@ impl Exchange<'_, '_> {
                 self.report(pick, &broken(&failure), attempts);
                 Attempt::Answered
             }
-            Ended::Missed(failure) => {
-                let verdict = self.report(pick, &broken(&failure), attempts);
+            Ended::Severed(failure) => {
+                self.record.facts.status = failure.status;
+                self.record.facts.error.clone_from(&failure.message);
+                self.report(pick, &broken(&failure), attempts);
+                Attempt::Gone(Error::new_up(ErrorType::ReadError))
+            }
+            // Its credential is well, and asking another would not give another answer.
+            Ended::Missed { failure, .. } if reply.drew_nothing() => {
+                let verdict = self.report(pick, &Outcome::Success, attempts);
                 Attempt::Failed(verdict, Box::new(ProxyError::upstream(failure)))
             }
+            Ended::Missed { failure, partial } => {
+                let verdict = self.report(pick, &broken(&failure), attempts);
+                Attempt::Failed(verdict, Box::new(ProxyError { partial, ..ProxyError::upstream(failure) }))
+            }
         }
+    }
+
+    /// An answer had no content: all of it was thinking, or there was nothing.
+    fn note_empty(&self, pick: &Pick, reply: &Reply) {
+        let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+        self.state.metrics.empty(provider, model);
+        tracing::warn!(
+            request_id = %self.record.facts.request_id, provider = %provider, model = %model,
+            finish_reason = reply.finish().map_or("none", Finish::name),
+            "empty content: the model answered without text, calls or pictures"
+        );
     }
 
     fn report(&mut self, pick: Pick, outcome: &Outcome<'_>, attempts: &mut Attempts) -> Verdict {
@@ -291,16 +455,18 @@ impl Exchange<'_, '_> {
         let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
         let class = verdict.class.name();
         self.state.metrics.attempt(&provider, &model, class);
-        if let Some(cooled) = verdict.cooled {
+        if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);
-            let facts = &self.record.facts;
-            tracing::warn!(
-                request_id = %facts.request_id, provider = %provider, account = %facts.credential, model = %model,
-                "cooldown: {class}, until {} ms after the start, soft={}", cooled.until_ms, cooled.soft
-            );
+        }
+        if !matches!(outcome, Outcome::Success | Outcome::ClientGone) {
+            self.record.attempt_failed(&model, outcome, &verdict);
         }
         verdict
     }
+}
+
+fn stuck(error: ProxyError) -> Turn {
+    Turn::Stuck { error: Box::new(error), soon: false }
 }
 
 /// Moves the answer, whatever its kind. The connection goes back to the pool when it can be used again.
@@ -308,11 +474,11 @@ async fn move_answer(pump: &mut Pump<'_, '_>, opened: Opened, state: &State, lan
     let Opened { mut upstream, events } = opened;
     let ended = match answer(pump, &mut upstream, events).await {
         Ok(ended) => ended,
-        Err(Collected::Failed(failure)) => Ended::Missed(failure),
+        Err(Collected::Failed(failure)) => Ended::Missed { failure, partial: None },
         Err(Collected::Gone(error)) => Ended::Gone(error),
     };
     match &ended {
-        Ended::Complete { reusable: true } => {
+        Ended::Complete { reusable: true } | Ended::Empty { reusable: true } => {
             state.connector.release_http_session(upstream, lane, lane.idle()).await;
         }
         // Closes an HTTP/1.1 connection, resets an HTTP/2 stream: the upstream stops working for nobody.
@@ -327,6 +493,7 @@ async fn answer(
     events: Option<bool>,
 ) -> std::result::Result<Ended, Collected> {
     let first = match events {
+        _ if pump.shape.passed.is_some() => return Ok(pump.events(upstream, None).await),
         Some(true) => return Ok(pump.events(upstream, None).await),
         Some(false) => None,
         // The content type says neither: the first bytes do.
@@ -346,7 +513,8 @@ fn looks_like_json(body: &Bytes) -> bool {
     matches!(body.iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'['))
 }
 
-fn pace(snapshot: &Snapshot) -> Pace {
+/// How long an answer may be silent.
+pub(super) fn pace(snapshot: &Snapshot) -> Pace {
     let (timeouts, streaming) = (&snapshot.config.server.timeouts, &snapshot.config.streaming);
     Pace {
         first: seconds(timeouts.first_byte_seconds),
@@ -373,6 +541,16 @@ fn no_lane(error: &NoLane, credential: &pool::CredentialSpec) -> Missed {
     };
     tracing::error!(account = %credential.label, provider = %credential.provider, "{message}; nothing was sent");
     Missed::Connect(message)
+}
+
+/// What a model cannot do on this route says nothing about conversations with it, so that nobody may rest for
+/// it: the status that a refusal counts as. A route that is missing is tried elsewhere.
+fn without_rest(status: u16) -> Option<u16> {
+    match status {
+        400 | 422 => Some(400),
+        403 | 404 | 405 | 501 => Some(404),
+        _ => None,
+    }
 }
 
 /// The error of an attempt says more than that nobody is left; a rest that ends says more than both.
@@ -406,6 +584,12 @@ pub(super) async fn answer_error(
     record.facts.error.clone_from(&error.failure.message);
     if error.close {
         client.close();
+    }
+    if let Some(partial) = &error.partial {
+        record.facts.status = 200;
+        let http11 = client.is_http11();
+        client.start(respond::stream_header(&record.facts.request_id, partial.array, http11)?).await?;
+        return client.finish(partial.bytes.clone()).await;
     }
     let mut header = respond::json_header(error.failure.status, &record.facts.request_id)?;
     if let Some(seconds) = error.failure.retry_after {

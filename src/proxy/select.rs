@@ -6,7 +6,7 @@
 
 use super::error::ProxyError;
 use crate::state::State;
-use pool::{Attempts, NoPick, Pick, Route};
+use pool::{Attempts, CredentialId, NoPick, Pick, Route};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -15,10 +15,22 @@ use std::time::Duration;
 pub(super) enum Selected {
     /// This one serves.
     Pick(Box<Pick>),
-    /// Another round begins after this wait.
-    Wait(Duration),
-    /// Nobody serves any more. The error holds unless the request has a better one from an attempt.
-    Nobody(Box<ProxyError>),
+    /// Nobody serves in this round. The error holds unless the request has a better one from an attempt.
+    Nobody {
+        /// Why.
+        error: Box<ProxyError>,
+        /// Somebody will soon: its slot is taken, or another request tests it.
+        soon: bool,
+    },
+}
+
+/// Whose turn it is, apart from the order that the operator set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Preference {
+    /// Conversation, for affinity.
+    pub session: Option<u64>,
+    /// Who holds a file that the request names: nobody else can read it.
+    pub owner: Option<CredentialId>,
 }
 
 /// Chooses. `seed` differs from call to call.
@@ -26,17 +38,23 @@ pub(super) fn select(
     state: &State,
     route: &Route,
     attempts: &mut Attempts,
-    session: Option<u64>,
+    preference: &Preference,
     seed: u64,
 ) -> Selected {
     let now = state.now();
-    match state.pool.pick(route, attempts, session, now, seed) {
+    let holder = preference.owner.as_ref();
+    let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
+    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
-        Err(nobody) => match state.pool.next_round(route, attempts, now, seed) {
-            Some(wait_ms) => Selected::Wait(Duration::from_millis(wait_ms)),
-            None => Selected::Nobody(Box::new(error(&nobody, route))),
-        },
+        Err(nobody) => {
+            Selected::Nobody { error: Box::new(error(&nobody, route)), soon: nobody == NoPick::Busy }
+        }
     }
+}
+
+/// Begins another round, if one is worth it: the wait before it.
+pub(super) fn again(state: &State, route: &Route, attempts: &mut Attempts, seed: u64) -> Option<Duration> {
+    state.pool.next_round(route, attempts, state.now(), seed).map(Duration::from_millis)
 }
 
 fn error(nobody: &NoPick, route: &Route) -> ProxyError {

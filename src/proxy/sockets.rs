@@ -97,7 +97,7 @@ async fn ask(
         framing: Framing::Lines,
     };
     let mut client = Client::Socket(session, socket);
-    let error = match of_body(call, body.into()) {
+    let error = match of_body(call, body.into(), None) {
         Err(error) => error,
         Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, None, record).await {
             Ok(result) => return result,

@@ -61,6 +61,18 @@ impl Lanes {
         Ok(lane)
     }
 
+    /// The way to a URL of ours, through a proxy setting of an account.
+    pub fn to(&self, url: &Url, setting: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
+        let (setting, place) = match setting {
+            ProxySetting::Inherit => (&config.providers.proxy_url, "global"),
+            own => (own, "credential"),
+        };
+        let proxy = through(setting, place)?;
+        let connect = super::seconds(config.server.timeouts.connect_seconds);
+        Lane::new(url, proxy, ConnectTimeouts { connect, write: WRITE }, &self.resolver)
+            .map_err(|e| NoLane::BaseUrl(e.to_string()))
+    }
+
     fn make(&self, spec: &CredentialSpec, global: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
         let base = if spec.base_url.is_empty() { default_base(spec.kind) } else { &spec.base_url };
         let base = Url::parse(base).map_err(|e| NoLane::BaseUrl(format!("base URL: {e}")))?;
@@ -75,6 +87,10 @@ impl Lanes {
 pub fn default_base(kind: Kind) -> &'static str {
     match kind {
         Kind::Chat | Kind::Responses => "https://api.openai.com/v1",
+        Kind::Kimi => "https://api.kimi.com/coding/v1",
+        Kind::Qwen => "https://portal.qwen.ai/v1",
+        Kind::Iflow => "https://apis.iflow.cn/v1",
+        Kind::Copilot => "https://api.githubcopilot.com",
         Kind::Codex => "https://chatgpt.com/backend-api/codex",
         Kind::Claude => "https://api.anthropic.com",
         Kind::Gemini => "https://generativelanguage.googleapis.com",
@@ -119,6 +135,10 @@ fn proxy(spec: &CredentialSpec, global: &ProxySetting) -> Result<Option<Proxy>, 
         }
         pool::Proxy::Global => (global, "global"),
     };
+    through(setting, place)
+}
+
+fn through(setting: &ProxySetting, place: &'static str) -> Result<Option<Proxy>, NoLane> {
     match setting {
         ProxySetting::Inherit | ProxySetting::Direct => Ok(None),
         ProxySetting::Invalid { problem, .. } => Err(NoLane::Proxy { place, problem: problem.clone() }),

@@ -3,18 +3,27 @@
 //! Enters: a configuration, at start and at each reload. Leaves: [`Snapshot`], loaded once per request, so
 //! that a request sees one configuration; the pool; connections; metrics. May go wrong: nothing at run time.
 
+pub mod accounts;
+pub mod atomic;
+pub mod files;
 pub mod keys;
 pub mod lanes;
 pub mod query;
+pub mod reload;
+pub mod renew;
 
 use crate::observe::metrics::Metrics;
+use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
+use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
+use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{Loaded, Now, Pool};
+use renew::Renewals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,8 +41,13 @@ pub struct State {
     pub connector: Connector,
     /// Ways to upstreams.
     pub lanes: Lanes,
+    /// Who holds which of Gemini's files.
+    pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// Accounts of the folder, as they were last read.
+    accounts: Mutex<Accounts>,
+    renewals: Renewals,
     started: Instant,
     draining: AtomicBool,
 }
@@ -51,13 +65,16 @@ pub struct Snapshot {
     pub config: Config,
     /// Client keys, ready to be looked up.
     pub keys: ClientKeys,
+    /// Changes to upstream bodies, ready to be made.
+    pub payload: wire::payload::Rules,
 }
 
 impl Snapshot {
     /// Makes it of a configuration.
     pub fn new(config: Config) -> Self {
         let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::Secret::expose_secret));
-        Self { config, keys }
+        let payload = config.payload.rules();
+        Self { config, keys, payload }
     }
 
     /// Largest request body in bytes.
@@ -73,27 +90,36 @@ pub fn seconds(value: u32) -> Duration {
 }
 
 impl State {
-    /// State with a configuration in force, and what the pool makes of it.
-    pub fn new(config: Config) -> Result<(Self, Loaded), prometheus::Error> {
+    /// State with a configuration and accounts in force, and what the pool makes of them.
+    pub fn new(config: Config, accounts: Accounts) -> Result<(Self, Loaded), prometheus::Error> {
         let state = Self {
             snapshot: ArcSwap::from_pointee(Snapshot::new(Config::default())),
             pool: Pool::default(),
             connector: Connector::new(Some(ConnectorOptions::new(IDLE_CONNECTIONS))),
             lanes: Lanes::default(),
+            files: Files::default(),
             metrics: Metrics::new()?,
+            accounts: Mutex::new(Accounts::default()),
+            renewals: Renewals::default(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
         };
-        let loaded = state.apply(config);
+        let loaded = state.apply(config, accounts);
         Ok((state, loaded))
     }
 
-    /// Puts a configuration in force. Requests under way keep the one they began with.
-    pub fn apply(&self, config: Config) -> Loaded {
-        let (settings, specs) = pool::from_config(&config);
+    /// Puts a configuration and accounts in force. Requests under way keep the configuration they began with.
+    pub fn apply(&self, config: Config, accounts: Accounts) -> Loaded {
+        let (settings, specs) = pool::from_config(&config, &accounts.good);
+        *self.accounts.lock() = accounts;
         let loaded = self.pool.update(settings, specs);
         self.snapshot.store(Arc::new(Snapshot::new(config)));
         loaded
+    }
+
+    /// The accounts as they were last read.
+    pub fn accounts(&self) -> Accounts {
+        self.accounts.lock().clone()
     }
 
     /// The time, as the pool counts it.

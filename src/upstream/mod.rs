@@ -5,6 +5,8 @@
 //! connections, proxies and TLS; the error says which, never with a secret.
 
 pub mod dial;
+pub mod fetch;
 pub mod peer;
 pub mod request;
 pub mod resolve;
+mod stamp;

@@ -127,6 +127,11 @@ impl Lane {
         self.0.forward.as_ref()
     }
 
+    /// Longest a write may take. Pingora's connector leaves it to who uses the session.
+    pub fn write_timeout(&self) -> Option<Duration> {
+        self.0.options.write_timeout
+    }
+
     /// How long an idle connection is kept.
     pub fn idle(&self) -> Option<Duration> {
         self.0.options.idle_timeout

@@ -7,18 +7,18 @@
 //! authorisation, cookies and addresses never do. The operator's headers come last and win.
 
 use super::peer::Lane;
+use super::stamp::{self, Stamp, secret_value};
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION,
     USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, Result};
 use pool::Kind;
 use secrecy::{ExposeSecret, SecretString};
-use wire::Protocol;
 use wire::model_path;
-use wire::target::Operation;
+use wire::target::{Operation, Profile};
 
 /// A value of an operator's header.
 #[derive(Clone, Debug)]
@@ -36,14 +36,20 @@ pub struct Call<'c> {
     pub lane: &'c Lane,
     /// Its kind.
     pub kind: Kind,
+    /// The flavour of the body.
+    pub profile: Profile,
     /// What is asked.
     pub operation: Operation,
     /// The upstream's name of the model.
     pub model: &'c str,
     /// Whether events are wanted.
     pub stream: bool,
-    /// The operator's key.
+    /// The operator's key, or the token of an account.
     pub secret: &'c SecretString,
+    /// Whether it is a token.
+    pub is_token: bool,
+    /// The account within the login; may be empty.
+    pub scope: &'c str,
     /// The operator's headers.
     pub extra: &'c [(HeaderName, Extra)],
     /// The client's headers.
@@ -52,8 +58,10 @@ pub struct Call<'c> {
     pub query: Option<&'c str>,
     /// Whether the client speaks the upstream's format.
     pub same_format: bool,
-    /// Length of the body.
-    pub length: usize,
+    /// Whether the body is the client's form, so that its content type has to go with it.
+    pub is_form: bool,
+    /// The body.
+    pub body: &'c [u8],
 }
 
 /// The operator's headers of a credential. A value `$Name` copies what the client sent as `Name`; pairs that
@@ -88,47 +96,114 @@ const FORWARDED: [&str; 13] = [
     "idempotency-key",
 ];
 /// Families of such headers.
-const FORWARDED_PREFIXES: [&str; 5] =
-    ["x-stainless-", "x-claude-code-", "x-codex-", "x-goog-api-client", "x-session-"];
-
-/// The version of Anthropic's API that is spoken when the client says none.
-const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+const FORWARDED_PREFIXES: [&str; 6] =
+    ["x-stainless-", "x-claude-code-", "x-codex-", "x-goog-api-client", "x-goog-upload-", "x-session-"];
 
 /// Builds the header of `call`.
 pub fn header(call: &Call<'_>) -> Result<RequestHeader> {
-    let path = path(call)?;
-    let target = match call.lane.forward() {
-        Some(_) => format!("http://{}{path}", call.lane.authority()),
+    let mut header = start("POST", call.lane, path(call)?)?;
+    let form = call.client.get(CONTENT_TYPE).filter(|_| call.is_form);
+    let json = HeaderValue::from_static("application/json");
+    header.insert_header(CONTENT_TYPE, form.cloned().unwrap_or(json))?;
+    header.insert_header(CONTENT_LENGTH, call.body.len())?;
+    let accept = match call.operation {
+        // It answers in a format of its own.
+        _ if call.kind == Kind::Kiro => "*/*",
+        _ if call.stream => "text/event-stream",
+        // What comes is passed as it is: sound, subtitles, text.
+        operation if operation.is_media() => "*/*",
+        _ => "application/json",
+    };
+    header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
+    forward_client(call.client, call.same_format, &mut header)?;
+    let stamp = Stamp {
+        kind: call.kind,
+        speaks_claude: call.profile == Profile::Claude,
+        lane: call.lane,
+        secret: call.secret,
+        is_token: call.is_token,
+        scope: call.scope,
+    };
+    stamp.put(&mut header)?;
+    if call.kind == Kind::Copilot {
+        stamp::copilot(call.body, &mut header)?;
+    }
+    operators(call.extra, call.client, &mut header)?;
+    Ok(header)
+}
+
+/// A call about one of Gemini's files.
+#[derive(Clone, Copy, Debug)]
+pub struct FileCall<'c> {
+    /// The way to the upstream.
+    pub lane: &'c Lane,
+    /// The client's method.
+    pub method: &'c str,
+    /// Path and query below the API's root.
+    pub target: &'c str,
+    /// The operator's key.
+    pub secret: &'c SecretString,
+    /// The operator's headers.
+    pub extra: &'c [(HeaderName, Extra)],
+    /// The client's headers.
+    pub client: &'c HeaderMap,
+    /// Length of the body, where it is known; 0: there is none.
+    pub length: Option<u64>,
+}
+
+/// Builds the header of a call about a file.
+pub fn file_header(call: &FileCall<'_>) -> Result<RequestHeader> {
+    let base = call.lane.base_path();
+    let root = base.strip_suffix("/v1beta").unwrap_or(base);
+    let mut header = start(call.method, call.lane, format!("{root}{}", call.target))?;
+    for name in [CONTENT_TYPE, CONTENT_ENCODING] {
+        if let Some(value) = call.client.get(&name) {
+            header.insert_header(name, value.clone())?;
+        }
+    }
+    if let Some(length) = call.length.filter(|length| *length > 0 || call.method == "POST") {
+        header.insert_header(CONTENT_LENGTH, length)?;
+    }
+    header.insert_header(ACCEPT, HeaderValue::from_static("*/*"))?;
+    forward_client(call.client, true, &mut header)?;
+    Stamp::key(Kind::Gemini, call.lane, call.secret).put(&mut header)?;
+    operators(call.extra, call.client, &mut header)?;
+    Ok(header)
+}
+
+/// Request line, host, and what a proxy on the way wants.
+fn start(method: &str, lane: &Lane, path: String) -> Result<RequestHeader> {
+    let target = match lane.forward() {
+        Some(_) => format!("http://{}{path}", lane.authority()),
         None => path,
     };
-    let mut header = RequestHeader::build_no_case("POST", target.as_bytes(), Some(16))?;
-    header.insert_header(HOST, call.lane.authority())?;
-    header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    header.insert_header(CONTENT_LENGTH, call.length)?;
-    let accept = if call.stream { "text/event-stream" } else { "application/json" };
-    header.insert_header(ACCEPT, HeaderValue::from_static(accept))?;
+    let mut header = RequestHeader::build_no_case(method, target.as_bytes(), Some(16))?;
+    header.insert_header(HOST, lane.authority())?;
     // Answers are read here; unpacking them would cost more than the bytes.
     header.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
-    if let Some(forward) = call.lane.forward()
+    if let Some(forward) = lane.forward()
         && let Some(credentials) = &forward.credentials
     {
         header.insert_header(PROXY_AUTHORIZATION, secret_value(credentials.expose_secret())?)?;
     }
-    forward_client(call, &mut header)?;
-    stamp(call, &mut header)?;
-    for (name, value) in call.extra {
+    Ok(header)
+}
+
+/// The operator's headers.
+fn operators(extra: &[(HeaderName, Extra)], client: &HeaderMap, header: &mut RequestHeader) -> Result<()> {
+    for (name, value) in extra {
         match value {
             Extra::Literal(value) => {
                 header.insert_header(name.clone(), value.clone())?;
             }
             Extra::Copy(from) => {
-                if let Some(value) = call.client.get(from) {
+                if let Some(value) = client.get(from) {
                     header.insert_header(name.clone(), value.clone())?;
                 }
             }
         }
     }
-    Ok(header)
+    Ok(())
 }
 
 fn path(call: &Call<'_>) -> Result<String> {
@@ -136,11 +211,23 @@ fn path(call: &Call<'_>) -> Result<String> {
     let versioned = |version: &str| {
         if base.ends_with(version) { base.to_owned() } else { format!("{base}{version}") }
     };
+    let drawn_by_tool = call.operation.draws() && !call.same_format;
+    if let Some(path) = media_path(call.operation).filter(|_| !drawn_by_tool) {
+        return Ok(format!("{base}{path}"));
+    }
     Ok(match (call.kind, call.operation) {
-        (Kind::Chat, _) => format!("{base}/chat/completions"),
+        (Kind::Kimi, operation) if call.profile == Profile::Claude => {
+            let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
+            format!("{}/messages{count}", versioned("/v1"))
+        }
+        (Kind::Copilot, _) if call.profile == Profile::CopilotResponses => format!("{base}/responses"),
+        (Kind::Chat | Kind::Kimi | Kind::Qwen | Kind::Iflow | Kind::Copilot, _) => {
+            format!("{base}/chat/completions")
+        }
         (Kind::Responses | Kind::Codex, Operation::Compact) => format!("{base}/responses/compact"),
         (Kind::Responses | Kind::Codex, _) => format!("{base}/responses"),
-        (Kind::Claude | Kind::Kiro, operation) => {
+        (Kind::Kiro, _) => format!("{base}/generateAssistantResponse"),
+        (Kind::Claude, operation) => {
             let beta = call.same_format && call.query.is_some_and(|q| q.split('&').any(|p| p == "beta=true"));
             let count = if operation == Operation::CountTokens { "/count_tokens" } else { "" };
             format!("{}/messages{count}{}", versioned("/v1"), if beta { "?beta=true" } else { "" })
@@ -161,21 +248,38 @@ fn path(call: &Call<'_>) -> Result<String> {
     })
 }
 
+/// Paths of OpenAI-compatible servers that are no conversation.
+fn media_path(operation: Operation) -> Option<&'static str> {
+    Some(match operation {
+        Operation::ImageGeneration => "/images/generations",
+        Operation::ImageEdit => "/images/edits",
+        Operation::Embeddings => "/embeddings",
+        Operation::Transcription => "/audio/transcriptions",
+        Operation::Translation => "/audio/translations",
+        Operation::Speech => "/audio/speech",
+        Operation::Moderation => "/moderations",
+        Operation::Rerank => "/rerank",
+        _ => return None,
+    })
+}
+
 fn google_action(operation: Operation, stream: bool) -> &'static str {
     match operation {
         Operation::CountTokens => "countTokens",
+        Operation::GeminiEmbed => "embedContent",
+        Operation::GeminiBatchEmbed => "batchEmbedContents",
         _ if stream => "streamGenerateContent?alt=sse",
         _ => "generateContent",
     }
 }
 
-fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
-    let agent = call.client.get(USER_AGENT).cloned();
+fn forward_client(client: &HeaderMap, same_format: bool, header: &mut RequestHeader) -> Result<()> {
+    let agent = client.get(USER_AGENT).cloned();
     header.insert_header(USER_AGENT, agent.unwrap_or(HeaderValue::from_static("cliproxy")))?;
-    if !call.same_format {
+    if !same_format {
         return Ok(());
     }
-    for (name, value) in call.client {
+    for (name, value) in client {
         let text = name.as_str();
         let known = FORWARDED.contains(&text) || FORWARDED_PREFIXES.iter().any(|p| text.starts_with(p));
         if known {
@@ -185,50 +289,16 @@ fn forward_client(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// The operator's key, where the flavour wants it.
-fn stamp(call: &Call<'_>, header: &mut RequestHeader) -> Result<()> {
-    let secret = call.secret.expose_secret();
-    if call.kind.profile().protocol() == Protocol::Claude && header.headers.get("anthropic-version").is_none()
-    {
-        header.insert_header("anthropic-version", ANTHROPIC_VERSION)?;
-    }
-    if secret.is_empty() {
-        return Ok(());
-    }
-    let bearer = || secret_value(&format!("Bearer {secret}"));
-    match call.kind {
-        Kind::Claude => {
-            header.insert_header("x-api-key", secret_value(secret)?)?;
-            if call.lane.host() != "api.anthropic.com" {
-                // Compatible servers read either; Anthropic itself refuses both at once.
-                header.insert_header(AUTHORIZATION, bearer()?)?;
-            }
-        }
-        Kind::Gemini | Kind::Vertex => {
-            header.insert_header("x-goog-api-key", secret_value(secret)?)?;
-        }
-        _ => {
-            header.insert_header(AUTHORIZATION, bearer()?)?;
-        }
-    }
-    Ok(())
-}
-
-/// A header value that `Debug` does not print.
-fn secret_value(text: &str) -> Result<HeaderValue> {
-    let mut value =
-        HeaderValue::from_str(text).or_err(ErrorType::InternalError, "the key cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::upstream::peer::ConnectTimeouts;
     use crate::upstream::resolve::Resolver;
+    use crate::upstream::stamp::KIRO_TARGET;
+    use pool::ModelSpec;
     use std::sync::Arc;
     use std::time::Duration;
+    use wire::Protocol;
 
     fn lane(base: &str) -> Lane {
         let timeouts = ConnectTimeouts { connect: Duration::from_secs(1), write: Duration::from_secs(1) };
@@ -240,10 +310,13 @@ mod tests {
         header(&Call {
             lane: &lane(base),
             kind,
+            profile: kind.profile(Protocol::OpenaiChat, &ModelSpec::default()),
             operation: Operation::Generate,
             model: "m/1?x",
             stream: true,
             secret: &secret,
+            is_token: false,
+            scope: "",
             extra: &[
                 (HeaderName::from_static("x-static"), Extra::Literal(HeaderValue::from_static("s"))),
                 (HeaderName::from_static("x-copied"), Extra::Copy(HeaderName::from_static("x-mine"))),
@@ -251,7 +324,8 @@ mod tests {
             client,
             query: Some("beta=true&key=client-key"),
             same_format,
-            length: 7,
+            is_form: false,
+            body: br#"{"messages":[{"role":"tool"}]}"#,
         })
         .unwrap()
     }
@@ -261,15 +335,41 @@ mod tests {
         let none = HeaderMap::new();
         for (base, kind, expected) in [
             ("http://h/v1", Kind::Chat, "/v1/chat/completions"),
+            ("http://h/v1", Kind::Kimi, "/v1/chat/completions"),
+            ("http://h", Kind::Copilot, "/chat/completions"),
             ("http://h/codex", Kind::Codex, "/codex/responses"),
             ("http://h", Kind::Claude, "/v1/messages?beta=true"),
             ("http://h/v1", Kind::Claude, "/v1/messages?beta=true"),
             ("http://h/ge", Kind::Gemini, "/ge/v1beta/models/m/1%3Fx:streamGenerateContent?alt=sse"),
             ("http://h", Kind::Antigravity, "/v1internal:streamGenerateContent?alt=sse"),
+            ("http://h", Kind::Kiro, "/generateAssistantResponse"),
         ] {
             let header = built(base, kind, &none, true);
             assert_eq!(String::from_utf8_lossy(header.raw_path()), expected);
         }
+    }
+
+    #[test]
+    fn kiro_is_told_which_api_on_the_host_that_asks() {
+        let none = HeaderMap::new();
+        let one = built("https://codewhisperer.us-east-1.amazonaws.com", Kind::Kiro, &none, false);
+        assert_eq!(one.headers["x-amz-target"], KIRO_TARGET);
+        assert_eq!(
+            (&one.headers["accept"], &one.headers["authorization"]),
+            (&HeaderValue::from_static("*/*"), &HeaderValue::from_static("Bearer sk-secret"))
+        );
+        assert!(one.headers.get("anthropic-version").is_none());
+        let other = built("https://q.us-east-1.amazonaws.com", Kind::Kiro, &none, false);
+        assert!(other.headers.get("x-amz-target").is_none());
+        assert_eq!(other.headers["x-amzn-codewhisperer-optout"], "true");
+    }
+
+    #[test]
+    fn copilot_is_told_that_a_tool_goes_on() {
+        let header = built("http://h", Kind::Copilot, &HeaderMap::new(), true);
+        assert_eq!(header.headers["x-initiator"], "agent");
+        assert_eq!(header.headers["copilot-integration-id"], "vscode-chat");
+        assert!(header.headers.get("copilot-vision-request").is_none());
     }
 
     #[test]

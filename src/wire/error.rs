@@ -15,6 +15,9 @@ pub enum WireError {
     /// It is not JSON.
     #[error("the request body is not valid JSON: {0}")]
     Json(String),
+    /// It is not a form.
+    #[error("the request body is not a valid form (multipart/form-data): {0}")]
+    Form(String),
     /// A member has the wrong type or value, or is missing.
     #[error("{path}: {problem}")]
     Invalid {
@@ -52,7 +55,7 @@ impl WireError {
     /// Where, if the error has a place.
     pub fn path(&self) -> Option<&str> {
         match self {
-            Self::Json(_) => None,
+            Self::Json(_) | Self::Form(_) => None,
             Self::Invalid { path, .. } | Self::Unsupported { path, .. } => Some(path),
         }
     }
@@ -150,7 +153,7 @@ impl Failure {
             status,
             code: text("code").map(str::to_owned),
             param: text("param").map(str::to_owned),
-            message: message.to_owned(),
+            message: with_reason(message, inner),
             // Codex says so in the body; others have a header.
             retry_after: inner.get("resets_in_seconds").and_then(Json::as_u64),
         }
@@ -207,6 +210,19 @@ impl Failure {
         self.code
             .as_deref()
             .filter(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+    }
+}
+
+/// A message with the reason that Google gives beside it (`google.rpc.ErrorInfo`): operators look for it.
+fn with_reason(message: &str, error: &Json<'_>) -> String {
+    let details = error.get("details").and_then(Json::as_array).unwrap_or_default();
+    let reason = details.iter().find_map(|detail| detail.get("reason").and_then(Json::as_str));
+    match reason {
+        Some(reason) if !message.contains(reason) => {
+            let reason: String = reason.chars().filter(|c| !c.is_control()).take(100).collect();
+            format!("{message} ({reason})").trim_start().to_owned()
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -302,6 +318,14 @@ pub fn status_of(kind: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn row_58_googles_reason_stays_with_the_message() {
+        let body = r#"{"error":{"code":503,"message":"No capacity","status":"UNAVAILABLE","details":[
+            {"@type":"x"},{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"MODEL_CAPACITY_EXHAUSTED"}]}}"#;
+        let failure = Failure::parse(503, body.as_bytes());
+        assert_eq!(failure.message, "No capacity (MODEL_CAPACITY_EXHAUSTED)");
+    }
 
     #[test]
     fn every_vendor_shape_is_read() {

@@ -25,9 +25,13 @@ pub fn tokens(request: &Request<'_>) -> u64 {
 
 /// Tokens of `text`, about.
 pub fn text(text: &str) -> u64 {
-    // Quarters of tokens: a word of Latin letters has four letters a token, other scripts about one.
-    let quarters: u64 = text.chars().map(|c| if c.is_ascii() { 1 } else { 3 }).sum();
-    quarters.div_ceil(4)
+    quarters(text).div_ceil(4)
+}
+
+/// Quarters of tokens of a piece of text, about: a word of Latin letters has four letters a token, other
+/// scripts about one.
+pub fn quarters(text: &str) -> u64 {
+    text.chars().map(|c| if c.is_ascii() { 1 } else { 3 }).sum()
 }
 
 fn parts(all: &[Part<'_>]) -> u64 {

@@ -19,21 +19,24 @@ pub enum Framing {
 }
 
 /// Output of a stream writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Frames {
     framing: Framing,
     out: Vec<u8>,
     started: bool,
+    /// How much was taken at a time so far: what one buffer will probably need.
+    usual: usize,
 }
 
 impl Frames {
     /// Empty output.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, out: Vec::new(), started: false }
+        Self { framing, out: Vec::new(), started: false, usual: 256 }
     }
 
     /// Adds an event: `fill` appends its JSON. `name` is empty for formats without event names.
     pub fn event(&mut self, name: &str, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.make_room();
         match self.framing {
             Framing::Sse => {
                 if !name.is_empty() {
@@ -81,6 +84,7 @@ impl Frames {
 
     /// Adds bytes that are framed already.
     pub fn raw(&mut self, bytes: &[u8]) {
+        self.make_room();
         self.out.extend_from_slice(bytes);
         self.started = true;
     }
@@ -99,7 +103,16 @@ impl Frames {
 
     /// Takes the bytes that wait to be sent.
     pub fn take(&mut self) -> Vec<u8> {
+        // Never so much that a stream would hold it for nothing.
+        self.usual = self.usual.max(self.out.len()).min(4096);
         std::mem::take(&mut self.out)
+    }
+
+    /// One allocation instead of one per doubling.
+    fn make_room(&mut self) {
+        if self.out.capacity() == 0 {
+            self.out.reserve(self.usual);
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Head {
     pub include_usage: bool,
     /// All members of the body, in order: a patch does not look for them again.
     pub members: Vec<Place>,
+    /// What separates the parts of a form; `None`: the body is JSON.
+    pub boundary: Option<String>,
 }
 
 /// The members that matter, as places of their values.
@@ -33,6 +35,9 @@ struct Members {
     found: [Option<Range<usize>>; NAMES.len()],
     all: Vec<Place>,
 }
+
+/// What a body without a model is told.
+pub(crate) const NO_MODEL: &str = "required: name a model, see GET /v1/models";
 
 const NAMES: [&str; 6] = ["model", "stream", "stream_options", "messages", "input", "contents"];
 
@@ -86,7 +91,7 @@ impl Members {
 }
 
 /// Whether a key as written says `name`.
-fn is_key(written: &[u8], name: &str) -> bool {
+pub(crate) fn is_key(written: &[u8], name: &str) -> bool {
     written == name.as_bytes()
         || (written.contains(&b'\\')
             && serde_json::from_slice::<String>(&[b"\"", written, b"\""].concat())
@@ -113,6 +118,11 @@ struct StreamOptions {
 
 /// Reads the head of a body in `protocol`.
 pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
+    parse_or(body, protocol, None)
+}
+
+/// Reads the head of a body in `protocol`; `default` is the model of a body that names none.
+pub fn parse_or(body: &[u8], protocol: Protocol, default: Option<&str>) -> Result<Head, WireError> {
     if body.iter().find(|b| !b.is_ascii_whitespace()).is_none_or(|b| *b != b'{') {
         let empty = body.iter().all(u8::is_ascii_whitespace);
         let what = if empty { "it is empty" } else { "expected an object" };
@@ -128,11 +138,11 @@ pub fn parse(body: &[u8], protocol: Protocol) -> Result<Head, WireError> {
     }
     let root = Path::Root;
     let at = root.key("model");
-    let Some(raw) = members.get(body, "model") else {
-        return Err(WireError::invalid(&at, "required: name a model, see GET /v1/models"));
-    };
-    let Ok(model) = serde_json::from_slice::<Cow<'_, str>>(raw) else {
-        return Err(WireError::invalid(&at, "expected a string"));
+    let model = match (members.get(body, "model"), default) {
+        (Some(raw), _) => serde_json::from_slice::<Cow<'_, str>>(raw)
+            .map_err(|_| WireError::invalid(&at, "expected a string"))?,
+        (None, Some(model)) => model.into(),
+        (None, None) => return Err(WireError::invalid(&at, NO_MODEL)),
     };
     if model.trim().is_empty() {
         return Err(WireError::invalid(&at, "must not be empty"));

@@ -5,7 +5,8 @@
 //! format cannot hold. No IO, no clock, no randomness: ids and times are arguments.
 //!
 //! Reading order: [`head`] and [`patch`] (same format on both sides: bytes stay bytes), [`ir`] (what a
-//! conversation is), one format folder (all have the same files), [`translate`] (the only registry).
+//! conversation is), one format folder (all have the same files), [`translate`] (the only registry),
+//! [`payload`] (what the operator changes in bodies that are ready).
 //!
 //! | file of a format | from → to |
 //! |---|---|
@@ -16,22 +17,31 @@
 //! | `write_answer.rs` | folded [`ir::Answer`] → client body |
 //! | `error.rs` | error bodies, both ways |
 //!
-//! [`openai_legacy`] is spoken by clients only, so it has no upstream half.
+//! [`openai_legacy`] and [`openai_images`] are spoken by clients only, so they have no upstream half;
+//! [`kiro`] by upstreams only, so it has nothing else. What is no conversation
+//! ([`target::Operation::is_media`]) goes between equal formats with another model name ([`passed`]);
+//! [`form`] has the bodies that are forms.
 
 pub mod claude;
 pub mod error;
 pub mod estimate;
+pub mod event_stream;
+pub mod form;
 pub mod frames;
 pub mod gemini;
 pub mod head;
 pub mod ir;
 pub mod json;
+pub mod kiro;
 pub mod model_path;
 pub mod names;
 pub mod openai_chat;
+pub mod openai_images;
 pub mod openai_legacy;
 pub mod openai_responses;
+pub mod passed;
 pub mod patch;
+pub mod payload;
 pub mod replay;
 pub mod schema;
 pub mod signature;
@@ -39,6 +49,7 @@ pub mod sse;
 pub mod target;
 pub mod thinking;
 pub mod translate;
+mod typed;
 
 use serde::{Deserialize, Serialize};
 

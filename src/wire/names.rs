@@ -109,6 +109,18 @@ pub fn fingerprint(bytes: &[u8]) -> String {
     format!("{hash:016x}")
 }
 
+/// 32 hex digits in the form of a UUID.
+pub fn uuid(digits: &str) -> String {
+    let mut rest = digits;
+    let mut groups = Vec::new();
+    for length in [8, 4, 4, 4, 12] {
+        let (group, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
+        groups.push(group);
+        rest = after;
+    }
+    groups.join("-")
+}
+
 /// Splits `data:<mime>;base64,<data>`. The MIME type may be empty.
 pub fn split_data_url(url: &str) -> Option<(&str, &str)> {
     let rest = url.get(..5).filter(|p| p.eq_ignore_ascii_case("data:")).and(url.get(5..))?;

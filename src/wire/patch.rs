@@ -26,6 +26,22 @@ pub fn members(text: &[u8], from: usize) -> Members<'_> {
     Members { text, at }
 }
 
+/// The first letter of the value of member `key`, if one follows the value that ends at `at` in the same
+/// object. Values behind it are not looked at, nor is what stands before.
+pub fn follows(text: &[u8], at: usize, key: &[u8]) -> Option<u8> {
+    let mut at = skip_blank(text, at);
+    while text.get(at) == Some(&b',') {
+        let start = skip_blank(text, at + 1);
+        let end = string_end(text, start + 1);
+        let value = skip_blank(text, skip_blank(text, end + 1) + 1);
+        if text.get(start + 1..end) == Some(key) {
+            return text.get(value).copied();
+        }
+        at = skip_blank(text, value_end(text, value));
+    }
+    None
+}
+
 /// The members that a scan of `text` has found, without looking again.
 pub fn scanned<'t>(text: &'t [u8], places: &[Place]) -> impl Iterator<Item = Member<'t>> {
     places.iter().filter_map(|Place { key, value }| {
@@ -156,6 +172,25 @@ impl<'t> Patch<'t> {
         self.change(object, key, None);
     }
 
+    /// Removes those of the `elements` of an array that are `gone`, with their commas.
+    pub fn remove_elements(&mut self, elements: &[Range<usize>], gone: &[bool]) {
+        let mut kept_end: Option<usize> = None;
+        let mut run: Option<usize> = None;
+        for (element, gone) in elements.iter().zip(gone) {
+            if *gone {
+                run.get_or_insert(element.start);
+                continue;
+            }
+            if let Some(start) = run.take() {
+                self.replace(start..element.start, "");
+            }
+            kept_end = Some(element.end);
+        }
+        if let (Some(start), Some(last)) = (run, elements.last()) {
+            self.replace(kept_end.unwrap_or(start)..last.end, "");
+        }
+    }
+
     fn change(&mut self, object: usize, key: &str, value: Option<Vec<u8>>) {
         let changes = self.members.entry(object).or_default();
         changes.retain(|(k, _)| k != key);
@@ -276,6 +311,17 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(elements(b" [1, [2,3] ,\"]\"]", 0).len(), 3);
         assert_eq!(elements(b"[]", 0).len(), 0);
+    }
+
+    #[test]
+    fn members_behind_a_value_are_found_without_its_object() {
+        let text = br#"[{"a":"x" , "b":{"c":1} ,"c": null},{"a":"x"}]"#;
+        assert_eq!((follows(text, 9, b"c"), follows(text, 9, b"b")), (Some(b'n'), Some(b'{')));
+        assert_eq!(
+            (follows(text, 9, b"a"), follows(text, 9, b"d"), follows(text, text.len(), b"a")),
+            (None, None, None)
+        );
+        assert_eq!(follows(b"\"x\",\"c", 3, b"c"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::head;
 use crate::ir::Losses;
 use crate::openai_responses::websocket::{Session, Step, error_frame};
 use crate::target::{Card, Operation, Profile};
-use crate::thinking::{Mode, split_suffix};
+use crate::thinking::{ThinkingReport, split_suffix};
 use crate::translate::{Flow, Job, Plan, Reply, prepare};
 
 /// What routing would have decided.
@@ -31,12 +31,14 @@ pub struct Replay<'r> {
     pub stream: bool,
     /// How they are framed.
     pub framing: Framing,
-    /// Google project of the envelopes.
+    /// Google project of the envelopes; Kiro: ARN of the profile.
     pub project: &'r str,
     /// Seconds since 1970.
     pub created: u64,
     /// 32 hex digits of which ids are made.
     pub seed: &'r str,
+    /// The model that calls the drawing tool of Responses upstreams.
+    pub image_base: &'r str,
 }
 
 /// A request as the upstream would get it.
@@ -48,8 +50,8 @@ pub struct Sent {
     pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
-    /// How much the model is asked to think.
-    pub thinking: Option<Mode>,
+    /// How much the client asked the model to think, and how much the upstream is told.
+    pub thinking: ThinkingReport,
 }
 
 /// A conversation over a WebSocket.
@@ -66,6 +68,9 @@ pub fn client_format(name: &str) -> Option<(Protocol, Operation)> {
     if name == "openai-completions" {
         return Some((Protocol::OpenaiChat, Operation::Completion));
     }
+    if name == "openai-images" {
+        return Some((Protocol::OpenaiChat, Operation::ImageGeneration));
+    }
     // The Gemini CLI's envelope is told by the body.
     let name = if name == "gemini-cli" { "gemini" } else { name };
     Protocol::ALL.into_iter().find(|p| p.name() == name).map(|p| (p, Operation::Generate))
@@ -74,7 +79,7 @@ pub fn client_format(name: &str) -> Option<(Protocol, Operation)> {
 impl Replay<'_> {
     /// What the upstream would get.
     pub fn request(&self, body: &[u8]) -> Result<Sent, WireError> {
-        let head = head::parse(body, self.client)?;
+        let head = head::parse_or(body, self.client, self.operation.default_model())?;
         let (model, suffix) = split_suffix(self.model);
         let prepared = prepare(&Job {
             client: self.client,
@@ -87,10 +92,12 @@ impl Replay<'_> {
             model,
             card: self.card,
             suffix,
+            strict: false,
             shown_model: None,
             created: self.created,
             seed: self.seed,
             project: self.project,
+            image_base: self.image_base,
         })?;
         let body = prepared.body.into_owned();
         Ok(Sent { body, plan: prepared.plan, losses: prepared.losses, thinking: prepared.thinking })

@@ -109,6 +109,9 @@ fn is_bare(map: &Map<'_>) -> bool {
         && map.iter().all(|(key, value)| matches!(value, Json::Object(_)) && !keywords::marks_a_schema(key))
 }
 
+/// The schema of a tool without arguments.
+pub const NO_ARGUMENTS: &str = r#"{"type":"object","properties":{}}"#;
+
 /// The schema of bare properties.
 fn wrap_bare<'s>(root: &Json<'s>) -> Option<Json<'s>> {
     root.as_object().filter(|map| is_bare(map))?;

@@ -11,6 +11,10 @@
 use crate::Protocol;
 use crate::ir::{LossKind, Losses};
 
+mod report;
+
+pub use report::{Mismatch, Origin, ThinkingReport};
+
 /// What a client asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thinking {
@@ -137,6 +141,36 @@ impl Mode {
         Level::parse(word).map(Self::Level).or_else(|| word.parse().ok().map(Self::of_tokens))
     }
 
+    /// Whether both ask for the same: a level is its budget, and a budget is the level that it falls into.
+    pub fn same_as(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Level(level), Self::Budget(tokens)) | (Self::Budget(tokens), Self::Level(level)) => {
+                level.budget() == tokens || Level::of_budget(tokens) == level
+            }
+            _ => self == other,
+        }
+    }
+
+    /// `none`, `auto`, `level` or `budget`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "none",
+            Self::Auto => "auto",
+            Self::Level(_) => "level",
+            Self::Budget(_) => "budget",
+        }
+    }
+
+    /// The level, where it is one.
+    pub fn level(self) -> Option<Level> {
+        if let Self::Level(level) = self { Some(level) } else { None }
+    }
+
+    /// The budget in tokens, where it is one.
+    pub fn budget(self) -> Option<u32> {
+        if let Self::Budget(tokens) = self { Some(tokens) } else { None }
+    }
+
     /// A number as Gemini and the suffix mean it: 0 is off, negative is automatic.
     pub fn of_tokens(tokens: i64) -> Self {
         match tokens {
@@ -186,8 +220,8 @@ impl Bounds {
         self.budget.map(|(min, max)| tokens.clamp(min, max))
     }
 
-    /// The listed level that is nearest; the lower one of two.
-    fn nearest(&self, wanted: Level) -> Option<Level> {
+    /// The listed level that is nearest; the lower one of two. `None`: it takes none.
+    pub fn nearest(&self, wanted: Level) -> Option<Level> {
         let at = |level: Level| Level::ALL.iter().position(|l| *l == level).unwrap_or(0) as i32;
         self.levels.iter().copied().min_by_key(|level| ((at(*level) - at(wanted)).abs(), at(*level)))
     }
@@ -197,60 +231,72 @@ impl Bounds {
     }
 }
 
-/// What to send to a model of `target`'s format for what the client asked. `None`: send no thinking field.
+/// What to send to a model of `target`'s format for what the client asked. `None`: nothing was asked, or the
+/// model does not think. [`Mode::Auto`] for an OpenAI format is said by silence.
 pub fn plan(asked: Option<Mode>, support: &Support, target: Protocol, losses: &mut Losses) -> Option<Mode> {
     let asked = asked?;
     let planned = match support {
         Support::Never => None,
-        Support::Unknown => native(asked, target),
+        Support::Unknown => Some(native(asked, target)),
         Support::Bounded(bounds) => bounded(asked, bounds, target),
     };
-    if planned != Some(asked) && !matches!((asked, planned), (Mode::Off, None)) {
+    if planned.map_or(asked != Mode::Off, |planned| !planned.same_as(asked)) {
         losses.member(LossKind::Clamped, "thinking");
     }
     planned
 }
 
+/// What to change in a body that is in the target's own format: `None` leaves the client's bytes, which the
+/// model takes. A model of which nothing is known takes what its own client says, but not a suffix.
+pub fn plan_own(
+    asked: Option<Mode>,
+    suffix: Option<Mode>,
+    support: &Support,
+    target: Protocol,
+    losses: &mut Losses,
+) -> Option<Mode> {
+    if suffix.is_some() {
+        return plan(suffix, support, target, losses);
+    }
+    let planned = match support {
+        Support::Unknown => return None,
+        _ => plan(asked, support, target, losses),
+    };
+    planned.filter(|planned| Some(*planned) != asked)
+}
+
 /// The target's own spelling for a model of which nothing is known.
-fn native(asked: Mode, target: Protocol) -> Option<Mode> {
+fn native(asked: Mode, target: Protocol) -> Mode {
     match (target, asked) {
         (Protocol::OpenaiChat | Protocol::OpenaiResponses, Mode::Budget(tokens)) => {
-            Some(Mode::Level(Level::of_budget(tokens)))
+            Mode::Level(Level::of_budget(tokens))
         }
-        // OpenAI has no word for "decide yourself" but silence.
-        (Protocol::OpenaiChat | Protocol::OpenaiResponses, Mode::Auto) => None,
-        (Protocol::Claude, Mode::Level(level)) => Some(Mode::Budget(level.budget().max(1024))),
-        (Protocol::Claude, Mode::Auto) => Some(Mode::Budget(Level::Medium.budget())),
-        (Protocol::Gemini, Mode::Level(level)) => Some(Mode::Budget(level.budget())),
-        _ => Some(asked),
+        (Protocol::Claude, Mode::Level(level)) => Mode::Budget(level.budget().max(CLAUDE_MIN_BUDGET)),
+        (Protocol::Claude, Mode::Auto) => Mode::Budget(Level::Medium.budget()),
+        (Protocol::Gemini, Mode::Level(level)) => Mode::Budget(level.budget()),
+        _ => asked,
     }
 }
 
 fn bounded(asked: Mode, bounds: &Bounds, target: Protocol) -> Option<Mode> {
-    match asked {
-        Mode::Off if bounds.off => Some(Mode::Off),
+    // Claude thinks only when it is told to, and its models with an effort can always decide themselves.
+    let off = bounds.off || (target == Protocol::Claude && bounds.budget.is_some());
+    let auto = bounds.auto || (target == Protocol::Claude && !bounds.levels.is_empty());
+    let level = |level: Level| {
+        bounds.nearest(level).map(Mode::Level).or(bounds.clamp_budget(level.budget()).map(Mode::Budget))
+    };
+    let fitted = match asked {
+        Mode::Off if off => return Some(Mode::Off),
         Mode::Off => bounds.lowest(),
-        Mode::Auto if bounds.auto => native_auto(target),
-        Mode::Auto => bounds
-            .nearest(Level::Medium)
-            .map(Mode::Level)
-            .or_else(|| bounds.clamp_budget(Level::Medium.budget()).map(Mode::Budget)),
-        Mode::Level(level) => bounds
-            .nearest(level)
-            .map(Mode::Level)
-            .or_else(|| bounds.clamp_budget(level.budget()).map(Mode::Budget)),
+        Mode::Auto if auto => return Some(Mode::Auto),
+        Mode::Auto => level(Level::Medium),
+        Mode::Level(asked) => level(asked),
         Mode::Budget(tokens) => {
-            let budget = bounds.clamp_budget(tokens).map(Mode::Budget);
-            budget.or_else(|| bounds.nearest(Level::of_budget(tokens)).map(Mode::Level))
+            bounds.clamp_budget(tokens).map(Mode::Budget).or_else(|| level(Level::of_budget(tokens)))
         }
-    }
-}
-
-fn native_auto(target: Protocol) -> Option<Mode> {
-    match target {
-        Protocol::OpenaiChat | Protocol::OpenaiResponses => None,
-        Protocol::Claude | Protocol::Gemini => Some(Mode::Auto),
-    }
+    };
+    // It takes neither words nor numbers: all that can be said is that it may think.
+    fitted.or_else(|| (auto && asked != Mode::Off).then_some(Mode::Auto))
 }
 
 /// Least budget that Claude takes.

@@ -12,14 +12,17 @@ use crate::frames::Framing;
 use crate::head::Head;
 use crate::ir::{Context, Losses, lower};
 use crate::target::{Card, Operation, Profile, Target};
-use crate::thinking::{self, Mode};
-use crate::{Protocol, estimate, gemini};
+use crate::thinking::{Mode, ThinkingReport};
+use crate::{Protocol, estimate, gemini, openai_images};
 use std::borrow::Cow;
 use std::sync::Arc;
 
 mod formats;
+mod raw;
 mod relay;
 mod reply;
+mod source;
+mod think;
 
 pub use formats::{read_request, stream_writer, write_answer, write_count};
 pub use reply::{Flow, Reply};
@@ -47,14 +50,18 @@ pub struct Job<'j> {
     pub card: &'j Card,
     /// Thinking asked for by a model-name suffix; wins over the body.
     pub suffix: Option<Mode>,
+    /// Refuse a budget of thinking that does not fit below `max_tokens`; otherwise it is cut.
+    pub strict: bool,
     /// The model name that the answer shall carry; `None`: the upstream's.
     pub shown_model: Option<&'j str>,
     /// Seconds since 1970.
     pub created: u64,
     /// 32 hex digits, unique to the request.
     pub seed: &'j str,
-    /// Google project of the envelopes.
+    /// Google project of the envelopes; Kiro: ARN of the profile.
     pub project: &'j str,
+    /// The model that calls the drawing tool of Responses upstreams for a model that only draws.
+    pub image_base: &'j str,
 }
 
 /// A request as the upstream takes it.
@@ -66,8 +73,8 @@ pub struct Prepared<'j> {
     pub plan: Plan,
     /// What did not get through.
     pub losses: Losses,
-    /// How much the model is asked to think.
-    pub thinking: Option<Mode>,
+    /// How much the client asked the model to think, and how much the upstream is told.
+    pub thinking: ThinkingReport,
 }
 
 /// How an answer is translated: all that is left of a request when its body is gone.
@@ -87,16 +94,39 @@ pub struct Plan {
     pub same_format: bool,
     /// How the client's events are framed.
     pub framing: Framing,
+    /// How much the upstream was told to think.
+    pub thinking: Option<Mode>,
     /// What the answer needs to know of the request.
     pub context: Arc<Context>,
+}
+
+impl Plan {
+    /// Whether the answer goes out as it comes, whatever it is.
+    pub fn is_raw(&self) -> bool {
+        self.same_format && self.operation.is_media()
+    }
 }
 
 impl Job<'_> {
     /// Whether both sides speak the same format, so that bytes stay bytes.
     pub fn same_format(&self) -> bool {
-        self.client == self.profile.protocol()
-            && self.profile != Profile::Kiro
-            && self.operation != Operation::Completion
+        match self.operation {
+            Operation::Completion => false,
+            operation if operation.draws() => {
+                self.profile == Profile::Chat
+                    || (self.profile == Profile::Responses && openai_images::has_own_route(self.model))
+            }
+            operation if operation.is_media() => true,
+            _ => self.client == self.profile.protocol() && self.profile != Profile::Kiro,
+        }
+    }
+
+    /// The model that the upstream is asked for.
+    fn upstream_model(&self) -> &str {
+        let by_tool = self.operation.draws()
+            && self.profile.protocol() == Protocol::OpenaiResponses
+            && openai_images::is_painter(self.model);
+        if by_tool { self.image_base } else { self.model }
     }
 }
 
@@ -114,20 +144,24 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         ..Context::default()
     };
     let whole = matches!(job.operation, Operation::CountTokens | Operation::Compact);
-    let stream = !whole && (job.stream || job.profile.streams_only());
+    let stream = !whole && (job.profile.streams_only() || (job.stream && !job.card.whole_only));
     let mut target = Target {
         profile: job.profile,
-        model: job.model,
+        model: job.upstream_model(),
         card: job.card,
         stream,
         thinking: None,
         project: job.project,
     };
-    let body = if job.same_format() {
-        target.thinking = thinking::plan(job.suffix, &job.card.thinking, job.client, &mut losses);
-        formats::patch_request(job, &target, &mut losses)?
+    let (body, report) = if job.same_format() {
+        let mut report = think::own(job, &mut target, &mut losses)?;
+        let planned = losses.len();
+        let body = formats::patch_request(job, &target, &mut losses)?;
+        think::settle(&mut report, job, &body, planned, &losses);
+        (body, report)
     } else {
-        Cow::Owned(rewrite(job, &mut target, &mut context, &mut losses)?)
+        let (body, report) = rewrite(job, &mut target, &mut context, &mut losses)?;
+        (Cow::Owned(body), report)
     };
     let plan = Plan {
         client: job.client,
@@ -137,9 +171,10 @@ pub fn prepare<'j>(job: &Job<'j>) -> Result<Prepared<'j>, WireError> {
         upstream_stream: stream,
         same_format: job.same_format(),
         framing: job.framing,
+        thinking: report.processed,
         context: Arc::new(context),
     };
-    Ok(Prepared { body, plan, losses, thinking: target.thinking })
+    Ok(Prepared { body, plan, losses, thinking: report })
 }
 
 /// Reads the client's body and writes the upstream's.
@@ -148,19 +183,21 @@ fn rewrite(
     target: &mut Target<'_>,
     context: &mut Context,
     losses: &mut Losses,
-) -> Result<Vec<u8>, WireError> {
-    let protocol = job.profile.protocol();
+) -> Result<(Vec<u8>, ThinkingReport), WireError> {
     let mut request = formats::read_operation(job, losses)?;
     request.stream = job.stream;
-    if let Some(mode) = job.suffix {
-        request.thinking.mode = Some(mode);
-    }
-    target.thinking = thinking::plan(request.thinking.mode, &job.card.thinking, protocol, losses);
-    lower::lower(&mut request, formats::rules(protocol), context, losses);
+    let mut report = think::rewritten(job, &request, target, losses)?;
+    let planned = losses.len();
+    lower::lower(&mut request, formats::rules(job.profile), context, losses);
     context.hide_reasoning = request.thinking.visible == Some(false);
     context.legacy_functions = request.legacy_functions;
     context.echo = request.echo.iter().map(|(k, v)| (*k, v.as_str().to_owned())).collect();
-    formats::write_request(job.operation, &request, target, context, losses)
+    let body = formats::write_request(job.operation, &request, target, context, losses)?;
+    think::settle(&mut report, job, &body, planned, losses);
+    if job.operation.draws() && job.profile.protocol() == Protocol::Gemini {
+        return Ok((openai_images::with_image_config(body, job.body, job.head, losses), report));
+    }
+    Ok((body, report))
 }
 
 /// Counts the tokens of a client's body here, about: for upstreams that do not count.

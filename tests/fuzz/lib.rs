@@ -18,7 +18,7 @@ pub const PROFILES: [Profile; 6] = [
     Profile::Antigravity,
 ];
 
-const CARD: &Card = &Card { thinking: wire::thinking::Support::Unknown, max_output: None, context: None };
+const CARD: &Card = &Card { thinking: wire::thinking::Support::Unknown, max_output: None, context: None, whole_only: false };
 
 /// An exchange of `client` with `profile`.
 pub fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'static> {
@@ -31,6 +31,7 @@ pub fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'stati
         stream,
         framing: Framing::Sse,
         project: "project",
+        image_base: "",
         created: 1_700_000_000,
         seed: "0123456789abcdef0123456789abcdef",
     }

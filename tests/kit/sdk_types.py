@@ -32,6 +32,10 @@ EXTENSIONS = {
     ("Response", "store"),
     # OpenAI streams citations so, its types only have them in whole answers.
     ("ChoiceDelta", "annotations"),
+    # Scripts of operators read it here, also where only the response inside has it.
+    ("ResponseCompletedEvent", "usage"),
+    ("ResponseIncompleteEvent", "usage"),
+    ("ResponseFailedEvent", "usage"),
 }
 
 
@@ -59,6 +63,9 @@ TYPES = {
     ("openai-completions", "body"): Union(openai.types.Completion),
     ("openai-completions", "event"): Union(openai.types.Completion),
     ("openai-completions", "error"): Union(ChatError),
+    ("openai-images", "body"): Union(openai.types.ImagesResponse),
+    ("openai-images", "event"): Union(openai.types.ImageGenStreamEvent),
+    ("openai-images", "error"): Union(ChatError),
     ("openai-response", "body"): Union(openai.types.responses.Response),
     ("openai-response", "event"): Union(openai.types.responses.ResponseStreamEvent),
     ("openai-response", "error"): Union(ChatError),

@@ -4,7 +4,7 @@ use crate::shared::{CHAT, FORMATS, all_kinds, chat_keys, good, proxy};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use testkit::proxy::KEY;
-use testkit::upstream::{Upstream, chunk, chunk_end, stream_head, whole};
+use testkit::upstream::{Step, Upstream, chunk, chunk_end, stream_head, whole};
 
 #[test]
 fn p31_bad_bodies_are_refused_in_the_clients_format_and_go_nowhere() {
@@ -224,4 +224,31 @@ fn requests_in_the_clear_go_through_an_http_proxy_with_absolute_targets() {
     let answer = proxy.post(CHAT.path, &CHAT.body("m", false));
     assert_eq!(answer.head.status, 200, "{}", answer.text());
     assert!(!proxy.log().contains("u:p"), "the proxy's password is in the log");
+}
+
+#[test]
+fn p20_while_one_request_tests_a_rested_credential_the_others_wait_for_it() {
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let upstream =
+        Upstream::start(move |seen| match calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => vec![Step::send("HTTP/1.1 429 X\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n")],
+            1 => {
+                let mut slow = vec![Step::Sleep(Duration::from_millis(500))];
+                slow.extend(crate::shared::whole(&seen.path));
+                slow
+            }
+            _ => crate::shared::whole(&seen.path),
+        });
+    let config = format!("request-retry: 0\n{}", chat_keys(&upstream.url(), &["only"]));
+    let proxy = std::sync::Arc::new(proxy(&config));
+    assert_eq!(proxy.post(CHAT.path, &CHAT.body("m", false)).head.status, 429);
+    std::thread::sleep(Duration::from_millis(1200));
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let proxy = std::sync::Arc::clone(&proxy);
+            std::thread::spawn(move || proxy.post(CHAT.path, &CHAT.body("m", false)).head.status)
+        })
+        .collect();
+    let statuses: Vec<_> = clients.into_iter().map(|client| client.join().expect("a client")).collect();
+    assert_eq!(statuses, [200; 6], "{}", proxy.log());
 }

@@ -7,10 +7,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod accounts;
 mod architecture;
 mod command_line;
 mod data_path;
 mod faults;
+mod files;
 mod local_answers;
+mod media;
+mod reload;
+mod rules;
 mod shared;
 mod streams;

@@ -208,6 +208,11 @@ pub(crate) fn proxy(config: &str) -> Proxy {
     Proxy::start(env!("CARGO_BIN_EXE_cliproxy"), config)
 }
 
+/// A proxy with files in its folder of accounts.
+pub(crate) fn proxy_with_accounts(config: &str, accounts: &[(&str, &str)]) -> Proxy {
+    Proxy::start_with(env!("CARGO_BIN_EXE_cliproxy"), config, accounts)
+}
+
 /// All visible text of an answer in `format`, whole or streamed.
 pub(crate) fn text_of(format: &Format, body: &str) -> String {
     let documents: Vec<serde_json::Value> = if body.trim_start().starts_with('{') {

@@ -22,12 +22,22 @@ pub struct Proxy {
 impl Proxy {
     /// Starts `binary` with `config` below host, port and key, and waits until it answers.
     pub fn start(binary: &str, config: &str) -> Self {
+        Self::start_with(binary, config, &[])
+    }
+
+    /// The same, with files in the folder of accounts.
+    pub fn start_with(binary: &str, config: &str, accounts: &[(&str, &str)]) -> Self {
         let port = free_port();
         let scratch = Scratch::new();
         let text = format!(
             "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\nmetrics: {{listen: \"\"}}\nauth-dir: {}\n{config}",
             scratch.path().join("auths").display()
         );
+        let folder = scratch.path().join("auths");
+        for (name, text) in accounts {
+            std::fs::create_dir_all(&folder).expect("the folder can be made");
+            std::fs::write(folder.join(name), text).expect("the account can be written");
+        }
         let file = scratch.file("config.yaml", &text);
         Self::run(binary, &["--config", &file.display().to_string()], port, scratch)
     }

@@ -21,7 +21,7 @@ use crate::model::{ModelSet, ModelSpec};
 use crate::rules::{ErrorRule, RuleAction};
 
 /// `*` stands for anything, and nothing else is special.
-type Pattern = WildMatchPattern<'*', '\0'>;
+pub(super) type Pattern = WildMatchPattern<'*', '\0'>;
 
 /// What a set of models is made of: the channel, the entry's list (empty: the channel's catalogue), patterns.
 type Served<'c> = (&'static str, &'c [ModelEntry], &'c [String]);
@@ -74,9 +74,12 @@ impl<'c> Maker<'c> {
 
     /// The credentials of a block: one per key, or one without a key.
     pub(super) fn compat(&mut self, block: &'c OpenaiCompatibility) -> Vec<CredentialSpec> {
-        let models = self.set(("", &block.models, &block.excluded_models));
-        let rules = self.rules(&block.request_scoped_errors, &block.name);
         let base_url = block.base_url.as_ref().map(config::BaseUrl::as_str).unwrap_or_default();
+        let kind = Kind::of_chat_server(base_url);
+        // A block serves what it lists; the catalogue only adds facts.
+        let channel = if block.models.is_empty() { "" } else { kind.chat_channel() };
+        let models = self.set((channel, &block.models, &block.excluded_models));
+        let rules = self.rules(&block.request_scoped_errors, &block.name);
         let headers = headers(&block.headers);
         let keyless = [config::CompatKey::default()];
         let keys = if block.api_key_entries.is_empty() { &keyless } else { block.api_key_entries.as_slice() };
@@ -97,7 +100,7 @@ impl<'c> Maker<'c> {
                 ..CredentialSpec::new(
                     identity(&name, &key.api_key, base_url, &proxy, &block.prefix, &headers),
                     &block.name,
-                    Kind::Chat,
+                    kind,
                     Arc::clone(&models),
                 )
             }
@@ -124,7 +127,7 @@ impl<'c> Maker<'c> {
         set
     }
 
-    fn rules(&mut self, rules: &[config::ErrorRule], place: &str) -> Arc<[ErrorRule]> {
+    pub(super) fn rules(&mut self, rules: &[config::ErrorRule], place: &str) -> Arc<[ErrorRule]> {
         let mut made = Vec::with_capacity(rules.len());
         for rule in rules {
             let action = match rule.action {
@@ -145,7 +148,7 @@ impl<'c> Maker<'c> {
 }
 
 impl CredentialSpec {
-    fn reached(self, headers: Vec<(String, SecretString)>, proxy: Proxy) -> Self {
+    pub(super) fn reached(self, headers: Vec<(String, SecretString)>, proxy: Proxy) -> Self {
         Self { headers, proxy, ..self }
     }
 }
@@ -176,15 +179,15 @@ fn secret(key: &Secret) -> SecretString {
     SecretString::from(key.expose_secret())
 }
 
-fn prefix(prefix: &str) -> Option<Arc<str>> {
+pub(super) fn prefix(prefix: &str) -> Option<Arc<str>> {
     (!prefix.is_empty()).then(|| Arc::from(prefix))
 }
 
-fn priority(priority: i64) -> i32 {
+pub(super) fn priority(priority: i64) -> i32 {
     i32::try_from(priority).unwrap_or(if priority < 0 { i32::MIN } else { i32::MAX })
 }
 
-fn headers(headers: &Headers) -> Vec<(String, SecretString)> {
+pub(super) fn headers(headers: &Headers) -> Vec<(String, SecretString)> {
     let text = |value: &HeaderValue| match value {
         HeaderValue::Literal(secret) => SecretString::from(secret.expose_secret()),
         HeaderValue::CopyFrom(name) => SecretString::from(format!("${name}")),
@@ -192,7 +195,7 @@ fn headers(headers: &Headers) -> Vec<(String, SecretString)> {
     headers.0.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-fn proxy(setting: &ProxySetting) -> Proxy {
+pub(super) fn proxy(setting: &ProxySetting) -> Proxy {
     match setting {
         ProxySetting::Inherit => Proxy::Global,
         ProxySetting::Direct => Proxy::Direct,
@@ -217,11 +220,11 @@ fn url_text(url: &ProxyUrl) -> String {
     format!("{}://{login}{open}{}{close}:{}", url.scheme.name(), url.host, url.port)
 }
 
-fn patterns(excluded: &[String]) -> Vec<Pattern> {
+pub(super) fn patterns(excluded: &[String]) -> Vec<Pattern> {
     excluded.iter().map(|pattern| Pattern::new(&pattern.to_lowercase())).collect()
 }
 
-fn excludes(patterns: &[Pattern], upstream: &str) -> bool {
+pub(super) fn excludes(patterns: &[Pattern], upstream: &str) -> bool {
     let upstream = upstream.to_lowercase();
     patterns.iter().any(|pattern| pattern.matches(&upstream))
 }
@@ -231,17 +234,13 @@ fn model(entry: &ModelEntry, channel: &str) -> ModelSpec {
     let plain = ModelSpec::new(&entry.name, &entry.alias);
     let facts = catalogue::lookup(channel, &plain.upstream);
     let known = facts.map(Facts::spec).unwrap_or_default();
-    let kinds = |configured: &[String], known: &Arc<[Arc<str>]>| match configured {
-        [] => Arc::clone(known),
-        some => some.iter().map(|kind| Arc::from(kind.as_str())).collect(),
-    };
     ModelSpec {
         card: Card {
             thinking: entry.thinking.as_ref().map_or(known.card.thinking, config::ThinkingBounds::support),
             context: (entry.max_context_length > 0)
                 .then_some(entry.max_context_length)
                 .or(known.card.context),
-            max_output: known.card.max_output,
+            ..known.card
         },
         force_mapping: entry.force_mapping,
         image: entry.image || known.image,
@@ -250,10 +249,20 @@ fn model(entry: &ModelEntry, channel: &str) -> ModelSpec {
             "" => known.display_name,
             name => Some(Arc::from(name)),
         },
+        responses_only: known.responses_only,
+        version: known.version,
         owned_by: known.owned_by,
         created: known.created,
         input: kinds(&entry.input_modalities, &known.input),
         output: kinds(&entry.output_modalities, &known.output),
         ..plain
+    }
+}
+
+/// Kinds of content as configured, or as known where nothing is.
+pub(super) fn kinds(configured: &[String], known: &Arc<[Arc<str>]>) -> Arc<[Arc<str>]> {
+    match configured {
+        [] => Arc::clone(known),
+        some => some.iter().map(|kind| Arc::from(kind.as_str())).collect(),
     }
 }

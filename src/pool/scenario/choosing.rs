@@ -177,3 +177,23 @@ fn a_session_stays_and_returns_but_never_waits() {
     assert_ne!(other, mine);
     assert_eq!(ask(1, 3_000_000, &Outcome::Success), other);
 }
+
+#[test]
+fn what_an_account_holds_is_served_by_it_or_by_nobody() {
+    let mut holder = cred("holder", &[("m", "")]);
+    holder.priority = -5;
+    let pool = pool(vec![cred("other", &[("m", "")]), holder, cred("elsewhere", &[("n", "")])]);
+    let route = pool.route("m", at(0)).unwrap();
+    let owner = CredentialId::new("holder");
+    let mut attempts = Attempts::default();
+    let pick = pool.pick_owner(&route, &mut attempts, &owner, at(0)).unwrap().unwrap();
+    assert_eq!(pick.credential().id, owner);
+    let outcome = Outcome::Status { status: 429, body: b"", hint: None };
+    assert_eq!(pool.report(pick, &outcome, &mut attempts, at(0)).next, Next::OtherCredential);
+    let again = pool.pick_owner(&route, &mut attempts, &owner, at(0)).unwrap();
+    assert_eq!(again.unwrap_err(), NoPick::Exhausted);
+    let later = pool.pick_owner(&route, &mut Attempts::default(), &owner, at(1)).unwrap();
+    assert!(matches!(later.unwrap_err(), NoPick::Cooling { .. }));
+    let stranger = CredentialId::new("elsewhere");
+    assert!(pool.pick_owner(&route, &mut Attempts::default(), &stranger, at(0)).is_none());
+}

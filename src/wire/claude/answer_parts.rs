@@ -4,7 +4,7 @@
 //! knows are 0, because the API's types require them.
 
 use super::stop_reason;
-use crate::ir::{Context, Finish, Str, ToolCall, ToolKind, Usage};
+use crate::ir::{Citation, Context, Finish, Str, ToolCall, ToolKind, Usage};
 use crate::json;
 use std::borrow::Cow;
 
@@ -91,6 +91,22 @@ pub(super) fn input(kind: ToolKind, arguments: &str) -> String {
         cache: None,
     };
     call.object().into_owned()
+}
+
+/// Whether a citation can be told to a client: one of a page on the web. Those of documents point into the
+/// request of the vendor that made them.
+pub(super) fn is_shown(citation: &Citation<'_>) -> bool {
+    !citation.url.is_empty()
+}
+
+/// A citation. Its `encrypted_index`, by which the API finds its own search result again, is empty: that is
+/// how [`super::patch_messages`] knows the ones that the API must not see.
+pub(super) fn write_citation(o: &mut json::Object<'_>, citation: &Citation<'_>) {
+    o.str("type", "web_search_result_location");
+    o.str("cited_text", &citation.quote);
+    o.str("url", &citation.url);
+    o.nullable_str("title", Some(citation.title.as_ref()).filter(|title| !title.is_empty()));
+    o.str("encrypted_index", "");
 }
 
 /// Whether an item of a built-in tool is one of this format.

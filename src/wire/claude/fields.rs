@@ -6,6 +6,7 @@
 use crate::error::WireError;
 use crate::ir::{CacheMark, LossKind, Losses, RawJson, Str};
 use crate::json::{Json, Map, Path};
+use crate::typed::string;
 use std::borrow::Cow;
 
 /// An object that is being read.
@@ -37,7 +38,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     /// A string member.
     pub(super) fn text(&mut self, key: &str) -> Result<Option<Str<'a>>, WireError> {
         let path = self.path;
-        self.take(key).map(|value| text(value, &path.key(key))).transpose()
+        self.take(key).map(|value| string(value, &path.key(key))).transpose()
     }
 
     /// A string member that must be there.
@@ -86,7 +87,7 @@ impl<'a, 'p> Fields<'a, 'p> {
     pub(super) fn texts(&mut self, key: &str) -> Result<Vec<Str<'a>>, WireError> {
         let at = self.path.key(key);
         let items = self.list(key)?.unwrap_or_default();
-        items.into_iter().enumerate().map(|(n, item)| text(item, &at.index(n))).collect()
+        items.into_iter().enumerate().map(|(n, item)| string(item, &at.index(n))).collect()
     }
 
     /// An object member, as its text.
@@ -130,17 +131,6 @@ impl<'a, 'p> Fields<'a, 'p> {
                 losses.at(LossKind::UnknownMember, &self.path.key(key));
             }
         }
-    }
-}
-
-/// A string value.
-pub(super) fn text<'a>(value: Json<'a>, path: &Path<'_>) -> Result<Str<'a>, WireError> {
-    match value {
-        Json::Str(text) => Ok(text),
-        Json::Raw(raw) if raw.starts_with('"') => {
-            Json::Raw(raw).into_str().ok_or_else(|| WireError::invalid(path, "expected a string"))
-        }
-        other => Err(WireError::expected(path, "a string", &other)),
     }
 }
 

@@ -12,7 +12,6 @@
 //! | `fields.rs` | members of an object, taken out one by one with their types checked |
 //! | `read_request.rs`, `read_blocks.rs`, `read_tools.rs` | client body → IR |
 //! | `write_request.rs`, `write_blocks.rs`, `write_tools.rs`, `settings.rs` | IR → upstream body |
-//! | `root_schema.rs` | tool schemas as the API takes them: an object at the root |
 //! | `cache_control.rs` | at most four marks, and which |
 //! | `patch_request.rs`, `patch_messages.rs` | same format: changes on the bytes |
 //! | `events.rs`, `read_answer.rs`, `read_item.rs` | upstream events or body → IR events |
@@ -32,7 +31,6 @@ mod read_blocks;
 mod read_item;
 mod read_request;
 mod read_tools;
-mod root_schema;
 #[cfg(test)]
 mod round_trip;
 mod settings;
@@ -50,7 +48,9 @@ use crate::head::Head;
 use crate::ir::lower::Rules;
 use crate::ir::{Answer, Context, Finish, Losses, ReadAnswer, Request, WriteStream};
 use crate::names::NameRule;
+use crate::patch::Member;
 use crate::target::{Profile, Target};
+use crate::thinking::Thinking;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -86,6 +86,14 @@ fn stop_reason(finish: Finish) -> &'static str {
 /// Client body → IR.
 pub fn read_request<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'a>, WireError> {
     read_request::read(body, losses)
+}
+
+/// What a body asks of thinking. `members` are those of the body.
+pub fn asked_thinking<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    read_request::asked_thinking(body, members)
 }
 
 /// IR → upstream body.

@@ -1,12 +1,13 @@
 //! Same format: what has to go from `system` and `messages`, found on the bytes.
 //!
-//! Enters: the spans of both. Leaves: edits that remove thinking signed by another vendor, blank text blocks,
-//! and messages that are empty without them; the API refuses all three. May go wrong: nothing. Nothing is
-//! looked into before a search over the bytes has found a reason.
+//! Enters: the spans of both. Leaves: edits that remove thinking signed by another vendor, citations that we
+//! made of another vendor's, blank text blocks, and messages that are empty without them; the API refuses all
+//! of them. Results of calls that have no content get an empty one. May go wrong: nothing. Nothing is looked
+//! into before a search over the bytes has found a reason.
 
 use crate::ir::{LossKind, Losses};
 use crate::json::{self, Path, parse_any};
-use crate::patch::{Patch, elements, members};
+use crate::patch::{Patch, elements, follows, members};
 use crate::signature::{Vendor, detect, unwrap_vertex};
 use memchr::memmem;
 use std::ops::Range;
@@ -21,7 +22,7 @@ pub(super) fn system(body: &[u8], span: Range<usize>, root: usize, patch: &mut P
     if !gone.is_empty() && gone.iter().all(|gone| *gone) {
         patch.remove(root, "system");
     } else {
-        remove(patch, &blocks, &gone);
+        patch.remove_elements(&blocks, &gone);
     }
 }
 
@@ -35,7 +36,9 @@ pub(super) fn messages(
     losses: &mut Losses,
 ) -> bool {
     let thinking = body.get(span.clone()).is_some_and(|text| memmem::find(text, b"\"thinking\"").is_some());
-    if !thinking && !has_blank(body, &span, b"\"text\"") && !has_blank(body, &span, b"\"content\"") {
+    let keys: [&[u8]; 3] = [b"\"text\"", b"\"content\"", b"\"encrypted_index\""];
+    let blank = keys.iter().any(|key| has_blank(body, &span, key));
+    if !thinking && !blank && !has_bare_result(body, &span) {
         return false;
     }
     let (root, all) = (Path::Root, elements(body, span.start));
@@ -68,7 +71,7 @@ pub(super) fn messages(
         }
     }
     if gone.iter().any(|gone| !gone) {
-        remove(patch, &all, &gone);
+        patch.remove_elements(&all, &gone);
     }
     let ends_with_user = all.last().is_some_and(|last| {
         members(body, last.start).any(|m| m.key == b"role" && body.get(m.value) == Some(b"\"user\""))
@@ -98,33 +101,36 @@ impl Content<'_, '_> {
             // The message goes as a whole.
             return true;
         }
-        remove(self.patch, &blocks, &gone);
+        self.patch.remove_elements(&blocks, &gone);
         false
     }
 
     fn is_unwanted(&mut self, block: usize) -> bool {
         let body = self.body;
-        let (mut kind, mut signature, mut content) = (None, None, None);
+        let (mut kind, mut signature, mut content, mut citations) = (None, None, None, None);
         for member in members(body, block) {
             match member.key {
                 b"type" => kind = body.get(member.value),
                 b"signature" => signature = Some(member.value),
                 b"content" => content = Some(member.value),
+                b"citations" => citations = Some(member.value),
                 _ => {}
             }
         }
         match kind {
-            Some(b"\"text\"") => is_blank_text(body, block),
+            Some(b"\"text\"") if is_blank_text(body, block) => true,
+            Some(b"\"text\"") => {
+                if let Some(citations) = citations {
+                    self.clean_citations(block, &citations);
+                }
+                false
+            }
             Some(b"\"tool_use\"") => {
                 self.calls = true;
                 false
             }
             Some(b"\"tool_result\"") => {
-                if let Some(content) = content.filter(|c| body.get(c.start) == Some(&b'[')) {
-                    let blocks = elements(body, content.start);
-                    let gone: Vec<bool> = blocks.iter().map(|b| is_blank_text(body, b.start)).collect();
-                    remove(self.patch, &blocks, &gone);
-                }
+                self.clean_result(block, content);
                 false
             }
             Some(b"\"redacted_thinking\"") => {
@@ -141,6 +147,35 @@ impl Content<'_, '_> {
                 foreign
             }
             _ => false,
+        }
+    }
+
+    /// Cleans the result of a call. Servers that only speak this format want content in all of them.
+    fn clean_result(&mut self, block: usize, content: Option<Range<usize>>) {
+        let body = self.body;
+        match content {
+            Some(content) if body.get(content.start) == Some(&b'[') => {
+                let blocks = elements(body, content.start);
+                let gone: Vec<bool> = blocks.iter().map(|b| is_blank_text(body, b.start)).collect();
+                self.patch.remove_elements(&blocks, &gone);
+            }
+            Some(content) if body.get(content.start) != Some(&b'n') => {}
+            _ => self.patch.set(block, "content", "\"\""),
+        }
+    }
+
+    /// Takes out the citations without an index, see [`super::answer_parts::write_citation`].
+    fn clean_citations(&mut self, block: usize, citations: &Range<usize>) {
+        let all = elements(self.body, citations.start);
+        let made_here = |citation: &Range<usize>| {
+            members(self.body, citation.start)
+                .any(|m| m.key == b"encrypted_index" && self.body.get(m.value) == Some(b"\"\""))
+        };
+        let gone: Vec<bool> = all.iter().map(made_here).collect();
+        if !gone.is_empty() && gone.iter().all(|gone| *gone) {
+            self.patch.remove(block, "citations");
+        } else {
+            self.patch.remove_elements(&all, &gone);
         }
     }
 
@@ -196,6 +231,14 @@ fn blanks(text: &[u8]) -> usize {
     }
 }
 
+/// Whether there may be a result of a call without content, or with null: it does not follow the type.
+fn has_bare_result(body: &[u8], span: &Range<usize>) -> bool {
+    const TYPE: &[u8] = b"\"tool_result\"";
+    let text = body.get(span.clone()).unwrap_or_default();
+    memmem::find_iter(text, TYPE)
+        .any(|at| matches!(follows(body, span.start + at + TYPE.len(), b"content"), None | Some(b'n')))
+}
+
 /// Whether a member `key` (with quotes) somewhere in `span` is a string of blanks.
 fn has_blank(body: &[u8], span: &Range<usize>, key: &[u8]) -> bool {
     let Some(text) = body.get(span.clone()) else { return false };
@@ -206,25 +249,6 @@ fn has_blank(body: &[u8], span: &Range<usize>, key: &[u8]) -> bool {
             .and_then(|value| value.strip_prefix(b"\""))
             .is_some_and(|inner| inner.get(blanks(inner)) == Some(&b'"'))
     })
-}
-
-/// Removes the elements that are `gone` from their array, with one comma each.
-fn remove(patch: &mut Patch<'_>, elements: &[Range<usize>], gone: &[bool]) {
-    let mut kept_end: Option<usize> = None;
-    let mut run: Option<usize> = None;
-    for (element, gone) in elements.iter().zip(gone) {
-        if *gone {
-            run.get_or_insert(element.start);
-            continue;
-        }
-        if let Some(start) = run.take() {
-            patch.replace(start..element.start, "");
-        }
-        kept_end = Some(element.end);
-    }
-    if let (Some(start), Some(last)) = (run, elements.last()) {
-        patch.replace(kept_end.unwrap_or(start)..last.end, "");
-    }
 }
 
 #[cfg(test)]
@@ -261,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn citations_that_were_made_here_go() {
+        let made = r#"{"type":"web_search_result_location","url":"u","encrypted_index":""}"#;
+        let own = r#"{"type":"web_search_result_location","url":"u","encrypted_index":"Eo8"}"#;
+        let text = |citations: &str| {
+            format!(r#"[{{"role":"assistant","content":[{{"type":"text","text":"a"{citations}}}]}}]"#)
+        };
+        let listed = |all: &str| text(&format!(r#","citations":[{all}]"#));
+        assert_eq!(run(&listed(made), "claude-x").0, text(""));
+        assert_eq!(run(&listed(&format!("{made}, {own}")), "claude-x").0, listed(own));
+        assert_eq!(run(&listed(own), "claude-x").0, listed(own));
+    }
+
+    #[test]
     fn a_signature_in_the_form_of_vertex_is_unwrapped() {
         let text = |signature: &str| {
             format!(
@@ -294,6 +331,26 @@ mod tests {
             r#"[{"role":"user","content":""}]"#,
         ] {
             assert_eq!(run(text, "claude-x").0, text);
+        }
+    }
+
+    #[test]
+    fn row_126_results_of_calls_have_content() {
+        let text = |before: &str, behind: &str| {
+            format!(
+                r#"[{{"role":"user","content":[{{{before}"type":"tool_result", "tool_use_id":"t"{behind}}},{{"type":"tool_result","tool_use_id":"u","content":"x"}}]}}]"#
+            )
+        };
+        for (before, behind, new_before, new_behind) in [
+            ("", "", r#""content":"","#, ""),
+            ("", r#","content":null"#, "", r#","content":"""#),
+            ("", r#" , "is_error":true"#, r#""content":"","#, r#" , "is_error":true"#),
+            (r#""content": null, "#, "", r#""content": "", "#, ""),
+            ("", r#","content":[]"#, "", r#","content":[]"#),
+            ("", r#","content":"ok""#, "", r#","content":"ok""#),
+            (r#""content":"ok","#, "", r#""content":"ok","#, ""),
+        ] {
+            assert_eq!(run(&text(before, behind), "claude-x").0, text(new_before, new_behind));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::ir::{LossKind, Losses};
 use crate::json::{self, parse_any};
 use crate::patch::{Patch, members, scanned};
 use crate::target::Target;
-use crate::thinking::{Mode, Support, fit_claude_budget};
+use crate::thinking::{Level, Mode, Support, fit_claude_budget};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -45,6 +45,9 @@ pub(super) fn patch<'a>(
         patch.replace(span, model);
     }
     let root = body.iter().position(|b| *b == b'{').unwrap_or_default();
+    if head.stream && !target.stream {
+        patch.remove(root, "stream");
+    }
     let mut found = Found { root, ..Found::default() };
     for member in scanned(body, &head.members) {
         match member.key {
@@ -109,6 +112,9 @@ fn set_thinking(
     let most = found.max_tokens.clone().and_then(|span| text_of(body, span));
     let most = most.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
     let Some(asked) = target.thinking else {
+        if found.thinking.is_none() {
+            return fit_effort(body, found, target, patch, losses);
+        }
         return fit_budget(body, found, thinking, most, patch, losses);
     };
     let mode = match asked {
@@ -164,6 +170,21 @@ fn fit_budget(
     losses.member(LossKind::Clamped, "thinking");
 }
 
+/// An effort without thinking, as far as the model takes efforts.
+fn fit_effort(body: &[u8], found: &Found, target: &Target<'_>, patch: &mut Patch<'_>, losses: &mut Losses) {
+    let (Some(config), Support::Bounded(bounds)) = (&found.output_config, &target.card.thinking) else {
+        return;
+    };
+    let word = text_of(body, config.clone()).and_then(|text| member(text, "effort"));
+    let Some(asked) = word.as_deref().and_then(Level::parse) else { return };
+    match bounds.nearest(asked) {
+        Some(level) if level == asked => return,
+        Some(level) => patch.set(config.start, "effort", json::string(settings::effort(level))),
+        None => take_effort_out(body, found, patch),
+    }
+    losses.member(LossKind::Clamped, "output_config");
+}
+
 fn take_thinking_out(body: &[u8], found: &Found, patch: &mut Patch<'_>) {
     if found.thinking.is_some() {
         patch.remove(found.root, "thinking");
@@ -201,7 +222,7 @@ mod tests {
     use super::*;
     use crate::Protocol;
     use crate::target::{Card, Profile};
-    use crate::thinking::Level;
+    use crate::thinking::Bounds;
     use proptest::prelude::*;
 
     fn run(body: &str, thinking: Option<Mode>, card: &Card) -> (String, bool, Losses) {
@@ -260,6 +281,18 @@ mod tests {
         let small = with(r#""max_tokens":800,"#);
         let (out, _, losses) = run(&small, Some(Mode::Budget(8192)), &Card::default());
         assert_eq!((out, losses.to_string()), (small, "clamped thinking".to_owned()));
+    }
+
+    #[test]
+    fn an_effort_without_thinking_is_one_that_the_model_takes() {
+        let fitted = |levels: &[Level]| {
+            let bounds = Bounds { budget: Some((1024, 64000)), levels: levels.to_vec(), ..Bounds::default() };
+            let card = Card { thinking: Support::Bounded(bounds), ..Card::default() };
+            run(&with(r#""output_config":{"effort":"max"},"#), None, &card).0
+        };
+        assert_eq!(fitted(&[Level::Low, Level::High]), with(r#""output_config":{"effort":"high"},"#));
+        assert_eq!(fitted(&[Level::Max]), with(r#""output_config":{"effort":"max"},"#));
+        assert_eq!(fitted(&[]), with(""));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use super::read_blocks::{self, Place};
 use super::read_tools;
 use crate::error::WireError;
 use crate::ir::{CacheMark, Format, Instruction, LossKind, Losses, Part, RawJson, Request, Role, Str, Turn};
-use crate::json::{Json, Path, parse};
-use crate::thinking::{Level, Mode};
+use crate::json::{Json, Path, parse, parse_any};
+use crate::patch::{Member, members};
+use crate::thinking::{Level, Mode, Thinking};
 use std::borrow::Cow;
 
 /// Members whose text stays as it was sent.
@@ -203,18 +204,26 @@ fn thinking_and_output<'a>(
         config.lost(LossKind::Setting, "task_budget", losses);
         config.end(losses);
     }
-    request.thinking.mode = effort.map(Mode::Level);
-    let Some(value) = fields.take("thinking") else { return Ok(()) };
+    request.thinking = match fields.take("thinking") {
+        Some(value) => thinking_of(value, effort, losses)?,
+        None => Thinking { mode: effort.map(Mode::Level), ..Thinking::default() },
+    };
+    Ok(())
+}
+
+/// The member `thinking`, and what the effort adds to it.
+fn thinking_of(value: Json<'_>, effort: Option<Level>, losses: &mut Losses) -> Result<Thinking, WireError> {
+    let root = Path::Root;
     let at = root.key("thinking");
     let mut thinking = Fields::of(value, &at)?;
     let kind = thinking.need_text("type")?;
     let budget = thinking.number("budget_tokens")?;
-    request.thinking.visible = thinking.text("display")?.and_then(|word| match word.as_ref() {
+    let visible = thinking.text("display")?.and_then(|word| match word.as_ref() {
         "summarized" => Some(true),
         "omitted" => Some(false),
         _ => None,
     });
-    request.thinking.mode = match kind.as_ref() {
+    let mode = match kind.as_ref() {
         "disabled" => Some(Mode::Off),
         "enabled" => Some(budget.map_or(Mode::Auto, |tokens| Mode::of_tokens(tokens as i64))),
         "adaptive" | "auto" | "between_tools" => Some(effort.map_or(Mode::Auto, Mode::Level)),
@@ -224,7 +233,28 @@ fn thinking_and_output<'a>(
         }
     };
     thinking.end(losses);
-    Ok(())
+    Ok(Thinking { mode, visible, summary: None })
+}
+
+/// What a body asks, without reading the rest of it. An effort alone does not switch thinking on.
+pub(super) fn asked_thinking<'t>(
+    body: &'t [u8],
+    found: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    let (mut thinking, mut effort) = (None, None);
+    for member in found {
+        let Some(raw) = body.get(member.value.clone()).filter(|raw| *raw != b"null") else { continue };
+        match member.key {
+            b"thinking" => thinking = Some(parse_any(raw)?),
+            b"output_config" => {
+                let word = members(raw, 0).find(|member| member.key == b"effort");
+                let word = word.and_then(|word| parse_any(raw.get(word.value)?).ok()?.into_str());
+                effort = word.and_then(|word| Level::parse(&word));
+            }
+            _ => {}
+        }
+    }
+    thinking.map_or(Ok(Thinking::default()), |value| thinking_of(value, effort, &mut Losses::default()))
 }
 
 fn format_of<'a>(value: Json<'a>, path: &Path<'_>, losses: &mut Losses) -> Result<Format<'a>, WireError> {

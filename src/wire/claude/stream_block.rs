@@ -3,7 +3,8 @@
 //! Enters: what came for it. Leaves: text, arguments and a signature that are not out yet. May go wrong:
 //! nothing; a piece that does not belong to the kind of block is left out.
 
-use crate::ir::{Delta, ToolKind};
+use super::answer_parts::is_shown;
+use crate::ir::{Citation, Delta, ToolKind};
 
 /// A block of the answer.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Block {
     pub(super) waiting: String,
     /// Pieces that came.
     pub(super) pieces: u32,
+    /// Sources of the text that are not out yet.
+    pub(super) citations: Vec<Citation<'static>>,
     /// A signature that is not out yet.
     pub(super) signature: Option<String>,
     /// Nothing more comes.
@@ -43,7 +46,16 @@ pub(super) enum Kind {
 impl Block {
     /// Nothing has come yet.
     pub(super) fn new(number: u32, kind: Kind) -> Self {
-        Self { number, kind, index: None, waiting: String::new(), pieces: 0, signature: None, closed: false }
+        Self {
+            number,
+            kind,
+            index: None,
+            waiting: String::new(),
+            pieces: 0,
+            citations: Vec::new(),
+            signature: None,
+            closed: false,
+        }
     }
 
     /// Whether it is text or thinking, which may end and begin anew.
@@ -58,6 +70,9 @@ impl Block {
             | (Kind::Call { .. }, Delta::Arguments(text)) => {
                 self.waiting.push_str(text);
                 self.pieces += 1;
+            }
+            (Kind::Text, Delta::Citation(citation)) if is_shown(citation) => {
+                self.citations.push(citation.clone().into_owned());
             }
             // Parts of a summary are paragraphs of one text here.
             (Kind::Thinking, Delta::Part) if self.pieces > 0 => self.waiting.push_str("\n\n"),

@@ -7,7 +7,7 @@ use super::answer_parts::{self, Shown};
 use crate::Protocol;
 use crate::error::Failure;
 use crate::frames::{Frames, Framing};
-use crate::ir::{Finish, Usage};
+use crate::ir::{Citation, Finish, Usage};
 use crate::json;
 
 /// Output of a stream.
@@ -71,6 +71,20 @@ impl Events {
                 o.object("delta", |o| {
                     o.str("type", kind);
                     o.str(key, text);
+                });
+            });
+        });
+    }
+
+    /// `content_block_delta` with a source of the text.
+    pub(super) fn citation(&mut self, index: u64, citation: &Citation<'_>) {
+        self.frames.event("content_block_delta", |out| {
+            json::object(out, |o| {
+                o.str("type", "content_block_delta");
+                o.uint("index", index);
+                o.object("delta", |o| {
+                    o.str("type", "citations_delta");
+                    o.object("citation", |o| answer_parts::write_citation(o, citation));
                 });
             });
         });

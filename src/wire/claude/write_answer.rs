@@ -5,12 +5,12 @@
 //! which a stream cannot do.
 
 use super::answer_parts::{self, Shown};
-use crate::ir::{Answer, Block, Choice, Context};
+use crate::ir::{Answer, Block, Choice, Citation, Context};
 use crate::json;
 
 /// Content of the message.
 enum Content<'a> {
-    Text(String),
+    Text(String, &'a [Citation<'static>]),
     Thinking { text: String, signature: &'a str },
     Redacted(&'a str),
     Call { id: &'a str, name: &'a str, input: String },
@@ -44,10 +44,12 @@ fn content(choice: &Choice) -> (Vec<Content<'_>>, Shown) {
     let (mut content, mut shown) = (Vec::with_capacity(blocks.len()), Shown::default());
     for block in blocks {
         match block {
-            Block::Text { text, .. } if !text.is_empty() => content.push(Content::Text(text.clone())),
+            Block::Text { text, citations, .. } if !text.is_empty() => {
+                content.push(Content::Text(text.clone(), citations));
+            }
             Block::Refusal(text) if !text.is_empty() => {
                 shown.refusal = true;
-                content.push(Content::Text(text.clone()));
+                content.push(Content::Text(text.clone(), &[]));
             }
             Block::Text { .. } | Block::Refusal(_) => {}
             Block::Reasoning { redacted: Some(data), .. } => content.push(Content::Redacted(data)),
@@ -65,7 +67,7 @@ fn content(choice: &Choice) -> (Vec<Content<'_>>, Shown) {
                 shown.call = true;
                 content.push(Content::Call { id, name, input: answer_parts::input(*kind, arguments) });
             }
-            Block::Image { mime, .. } => content.push(Content::Text(answer_parts::picture(mime))),
+            Block::Image { mime, .. } => content.push(Content::Text(answer_parts::picture(mime), &[])),
             Block::Server { kind, raw } if answer_parts::is_own_item(kind) => {
                 content.push(Content::Item(raw));
             }
@@ -92,9 +94,15 @@ fn sign_call<'a>(content: &mut Vec<Content<'a>>, value: &'a str) {
 fn write_block(a: &mut json::Array<'_>, content: &Content<'_>) {
     match content {
         Content::Item(raw) => a.raw(raw),
-        Content::Text(text) => a.object(|o| {
+        Content::Text(text, citations) => a.object(|o| {
             o.str("type", "text");
             o.str("text", text);
+            let mut shown = citations.iter().filter(|citation| answer_parts::is_shown(citation)).peekable();
+            if shown.peek().is_some() {
+                o.array("citations", |a| {
+                    shown.for_each(|citation| a.object(|o| answer_parts::write_citation(o, citation)));
+                });
+            }
         }),
         Content::Thinking { text, signature } => a.object(|o| {
             o.str("type", "thinking");
@@ -168,6 +176,17 @@ mod tests {
         let empty = String::from_utf8(write(&Answer::default(), &Context::default())).unwrap();
         assert!(empty.contains(r#""content":[],"stop_reason":"end_turn""#), "{empty}");
         assert!(empty.contains(r#""input_tokens":0"#) && empty.contains(r#""output_tokens":0"#));
+    }
+
+    #[test]
+    fn pages_on_the_web_are_cited_and_documents_are_not() {
+        let cited = Citation { url: "https://a".into(), quote: "q".into(), ..Citation::default() };
+        let document = Citation { document: "0".into(), ..Citation::default() };
+        let with = |citations| Block::Text { text: "x".into(), citations, signature: None, logprobs: vec![] };
+        let out = run(vec![with(vec![cited, document.clone()]), with(vec![document])], Finish::End, None);
+        assert!(out.contains(
+            r#"[{"type":"text","text":"x","citations":[{"type":"web_search_result_location","cited_text":"q","url":"https://a","title":null,"encrypted_index":""}]},{"type":"text","text":"x"}]"#
+        ), "{out}");
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! - A block is opened by its first content, so that none is empty.
 //! - The stop reason waits for the end, because usage may come after it.
 //! - Choices other than the first are not shown: the format has one.
-//! - Citations are left out: every form of them points into a search result or document of this vendor by an
-//!   index that the client would send back and the API would check.
+//! - Citations of pages on the web are shown; those of documents are left out: they point into a request of
+//!   another vendor.
 //! - A signature of any vendor goes to the client as `signature` of thinking, so that it comes back. That of
 //!   a call, which Gemini makes, goes on the thinking right before the call, or on empty thinking when none
 //!   was shown. Where neither fits it is dropped; Gemini's writer has a substitute for it.
@@ -175,6 +175,10 @@ impl Writer {
                     });
                     self.out.piece(index, "text_delta", "text", &std::mem::take(&mut block.waiting));
                 }
+                // Without text there is nothing that they could be sources of.
+                if let Some(index) = block.index {
+                    block.citations.drain(..).for_each(|citation| self.out.citation(index, &citation));
+                }
             }
             Kind::Thinking => {
                 if !block.waiting.is_empty() || block.signature.is_some() {
@@ -335,6 +339,7 @@ impl WriteStream for Writer {
 mod tests {
     use super::*;
     use crate::error::Failure;
+    use crate::ir::Citation;
     use crate::json::{Json, parse_any};
     use crate::signature::{Signature, Vendor};
     use crate::sse;
@@ -505,6 +510,25 @@ mod tests {
             with(text_between, call(2)),
             "start +thinking hm - +text x - +tool_use {} - tool_use stop"
         );
+    }
+
+    #[test]
+    fn sources_follow_their_text() {
+        let cite = |url: &'static str| {
+            let citation = Citation { url: url.into(), title: "T".into(), ..Citation::default() };
+            Event::Delta { block: 0, delta: Delta::Citation(citation) }
+        };
+        let mut writer = Writer::new(Arc::new(Context::default()), Framing::Sse);
+        for event in [open(0, BlockKind::Text), cite("https://a"), text(0, "x"), cite("https://b"), cite("")]
+        {
+            writer.event(event);
+        }
+        writer.event(close(0));
+        let out = String::from_utf8(writer.frames().take()).unwrap();
+        let places: Vec<_> =
+            [r#""text":"x""#, "https://a", "https://b", "content_block_stop"].map(|p| out.find(p)).into();
+        assert!(places.is_sorted() && places.iter().all(Option::is_some), "{out}");
+        assert_eq!(out.matches("citations_delta").count(), 2);
     }
 
     #[test]

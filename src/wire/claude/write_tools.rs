@@ -3,11 +3,11 @@
 //! Enters: the request's tools. Leaves: `tools` and `tool_choice`. May go wrong: nothing; built-ins of other
 //! vendors are dropped and recorded.
 
-use super::root_schema::object_schema;
 use super::write_blocks::write_mark;
 use crate::Protocol;
 use crate::ir::{Builtin, CacheMark, LossKind, Losses, RawJson, Request, Str, Tool, ToolChoice};
 use crate::json::{self, Json, Path};
+use crate::schema::{NO_ARGUMENTS, object_root};
 
 /// A tool to write.
 pub(super) struct Declared<'r, 'a> {
@@ -145,7 +145,7 @@ fn write_tool(out: &mut Vec<u8>, declared: &Declared<'_, '_>, losses: &mut Losse
         Tool::Function { name, description, schema, strict, .. } => json::object(out, |o| {
             o.str("name", name);
             o.opt_str("description", description.as_deref());
-            o.raw("input_schema", &object_schema(schema.as_ref(), losses));
+            input_schema(o, schema.as_ref(), losses);
             if *strict == Some(true) {
                 o.bool("strict", true);
             }
@@ -155,7 +155,7 @@ fn write_tool(out: &mut Vec<u8>, declared: &Declared<'_, '_>, losses: &mut Losse
         Tool::Custom { name, description, .. } => json::object(out, |o| {
             o.str("name", name);
             o.opt_str("description", description.as_deref());
-            o.raw("input_schema", &object_schema(None, losses));
+            o.raw("input_schema", NO_ARGUMENTS);
         }),
         Tool::Builtin(Builtin::WebSearch {
             allowed_domains,
@@ -217,6 +217,16 @@ fn write_location(o: &mut json::Object<'_>, location: &RawJson<'_>) {
             }
         });
     }
+}
+
+/// The API wants one, with an object at its root.
+fn input_schema(o: &mut json::Object<'_>, schema: Option<&RawJson<'_>>, losses: &mut Losses) {
+    let Some(schema) = schema else { return o.raw("input_schema", NO_ARGUMENTS) };
+    let rooted = object_root(schema);
+    if rooted != *schema {
+        losses.member(LossKind::Schema, "tools");
+    }
+    o.raw("input_schema", rooted.as_str());
 }
 
 #[cfg(test)]

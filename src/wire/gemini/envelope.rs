@@ -13,7 +13,7 @@
 use super::flavour::Flavour;
 use crate::ir::Context;
 use crate::json::{self, Json};
-use crate::names::fingerprint;
+use crate::names::{fingerprint, uuid};
 use crate::patch::members;
 use crate::target::{Profile, Target};
 use std::borrow::Cow;
@@ -101,14 +101,7 @@ pub(super) fn wrap(
 
 /// `agent-` and the seed in the form of a UUID.
 fn request_id(seed: &str) -> String {
-    let mut rest = seed;
-    let mut groups = Vec::new();
-    for length in [8, 4, 4, 4, 12] {
-        let (group, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
-        groups.push(group);
-        rest = after;
-    }
-    format!("agent-{}", groups.join("-"))
+    format!("agent-{}", uuid(seed))
 }
 
 /// A number that stays the same over a conversation, whose first text does: the backend binds its caches to
@@ -187,10 +180,12 @@ mod tests {
             model: "gemini-3-flash",
             card: &card,
             suffix: None,
+            strict: false,
             shown_model: Some("alias"),
             created: 0,
             seed: "seed",
             project: "p",
+            image_base: "",
         };
         let mut reply = Reply::new(&prepare(&job).unwrap().plan);
         if stream {

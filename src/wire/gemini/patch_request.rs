@@ -17,7 +17,7 @@ use crate::json::{self, Json};
 use crate::names::fingerprint;
 use crate::patch::{Patch, elements, members};
 use crate::target::{Profile, Target};
-use crate::thinking::{self, Level, Mode, Support};
+use crate::thinking::{Level, Mode, Support};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -200,12 +200,7 @@ fn patch_config(
         return;
     }
     let asked = config.level.or(config.budget);
-    // A model of which nothing is known takes what its own client says.
-    let own = match support {
-        Support::Bounded(_) => thinking::plan(asked, support, target.profile.protocol(), losses),
-        _ => asked,
-    };
-    let mut mode = target.thinking.or(own);
+    let mut mode = target.thinking.or(asked);
     let mut limit = None;
     if flavour.claude {
         let plan = claude_thinking(mode, config.limit.as_ref().map(|(_, limit)| *limit), target.card, losses);
@@ -269,7 +264,7 @@ mod tests {
     use crate::Protocol;
     use crate::json::parse_any;
     use crate::target::Card;
-    use crate::thinking::Bounds;
+    use crate::thinking::{Bounds, plan_own};
     use std::sync::LazyLock;
 
     static ANY: LazyLock<Card> = LazyLock::new(Card::default);
@@ -281,12 +276,17 @@ mod tests {
 
     fn card(budget: Option<(u32, u32)>, off: bool, auto: bool, levels: &[Level]) -> Card {
         let bounds = Bounds { budget, off, auto, levels: levels.to_vec() };
-        Card { thinking: Support::Bounded(bounds), max_output: Some(64000), context: None }
+        Card { thinking: Support::Bounded(bounds), max_output: Some(64000), context: None, ..Card::default() }
     }
 
     fn patched(body: &str, target: &Target<'_>) -> String {
         let head = crate::head::parse(body.as_bytes(), Protocol::Gemini).unwrap();
-        let out = patch_request(body.as_bytes(), &head, target, &mut Losses::default()).unwrap();
+        let asked = crate::gemini::asked_thinking(body.as_bytes()).unwrap().mode;
+        let (support, mut losses) = (&target.card.thinking, Losses::default());
+        let mut plan = || plan_own(asked, None, support, Protocol::Gemini, &mut losses);
+        let thinking = target.thinking.or_else(&mut plan);
+        let target = Target { thinking, ..*target };
+        let out = patch_request(body.as_bytes(), &head, &target, &mut losses).unwrap();
         assert!(parse_any(&out).is_ok());
         String::from_utf8(out.into_owned()).unwrap()
     }

@@ -4,13 +4,16 @@
 //! other format has is recorded as [`LossKind::Setting`].
 
 use super::camel;
+use super::envelope::unwrap_client_envelope;
+use super::numbers::{float, int, uint};
 use super::read_tools::schema;
-use super::typed::{boolean, float, int, object, string, strings, uint};
 use crate::error::WireError;
 use crate::ir::{Format, LossKind, Losses, RawJson, Request};
 use crate::json::{self, Json, Path};
+use crate::patch::members;
 use crate::schema::lower_types;
-use crate::thinking::{Level, Mode};
+use crate::thinking::{Level, Mode, Thinking};
+use crate::typed::{boolean, object, string, strings};
 
 /// The settings.
 pub(super) fn read_config<'a>(
@@ -55,7 +58,7 @@ fn read_setting<'a>(
             let words = strings(value, at)?;
             request.modalities = words.into_iter().map(|word| word.to_ascii_lowercase().into()).collect();
         }
-        "thinkingConfig" => read_thinking(value, at, request, losses)?,
+        "thinkingConfig" => request.thinking = read_thinking(value, at, losses)?,
         "speechConfig"
         | "imageConfig"
         | "mediaResolution"
@@ -129,13 +132,8 @@ impl<'a> Shape<'a> {
 }
 
 /// `{thinkingLevel, thinkingBudget, includeThoughts}`; the level wins.
-fn read_thinking(
-    value: Json<'_>,
-    at: &Path<'_>,
-    request: &mut Request<'_>,
-    losses: &mut Losses,
-) -> Result<(), WireError> {
-    let (mut level, mut budget) = (None, None);
+fn read_thinking(value: Json<'_>, at: &Path<'_>, losses: &mut Losses) -> Result<Thinking, WireError> {
+    let (mut level, mut budget, mut visible) = (None, None, None);
     for (key, value) in object(value, at)?.0 {
         let at = at.key(&key);
         match camel(&key).as_ref() {
@@ -143,7 +141,7 @@ fn read_thinking(
             "thinkingLevel" => level = read_level(&string(value, &at)?, &at)?,
             "thinkingBudget" => budget = Some(Mode::of_tokens(int(&value, &at)?)),
             "includeThoughts" => match value.as_bool() {
-                Some(visible) => request.thinking.visible = Some(visible),
+                Some(shown) => visible = Some(shown),
                 None => losses.at(LossKind::Setting, &at),
             },
             _ => losses.at(LossKind::UnknownMember, &at),
@@ -152,8 +150,22 @@ fn read_thinking(
     if level.is_some() && budget.is_some() {
         losses.at(LossKind::Setting, &at.key("thinkingBudget"));
     }
-    request.thinking.mode = level.or(budget);
-    Ok(())
+    Ok(Thinking { mode: level.or(budget), visible, summary: None })
+}
+
+/// What a body asks, without reading the rest of it. It may be in an envelope.
+pub fn asked_thinking(body: &[u8]) -> Result<Thinking, WireError> {
+    let bare = unwrap_client_envelope(body).and_then(|span| body.get(span)).unwrap_or(body);
+    let find = |object: &'_ [u8], name: &str| {
+        let is = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|key| camel(key) == name);
+        members(object, 0).find(|member| is(member.key)).map(|member| member.value)
+    };
+    let config = find(bare, "generationConfig").and_then(|span| bare.get(span));
+    let thinking = config.and_then(|config| config.get(find(config, "thinkingConfig")?));
+    let Some(raw) = thinking.filter(|raw| *raw != b"null") else { return Ok(Thinking::default()) };
+    let root = Path::Root;
+    let at = root.key("generationConfig");
+    read_thinking(json::parse_any(raw)?, &at.key("thinkingConfig"), &mut Losses::default())
 }
 
 /// A level in any case.

@@ -6,7 +6,6 @@
 
 use super::camel;
 use super::flavour::is_sentinel;
-use super::typed::{array, boolean, object, string};
 use crate::Protocol;
 use crate::error::WireError;
 use crate::ir::{
@@ -16,6 +15,7 @@ use crate::ir::{
 use crate::json::{self, Json, Path};
 use crate::names::{sniff_mime, split_data_url, standard_base64};
 use crate::signature::{Signature, Vendor};
+use crate::typed::{array, boolean, object, string};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 

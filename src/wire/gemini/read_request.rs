@@ -4,11 +4,11 @@
 //! `generateContentRequest` of a count. Leaves: the conversation. May go wrong: syntax, missing `contents`,
 //! wrong types; the error names the place as the client wrote it.
 
-use super::typed::{array, object, string};
 use super::{camel, envelope, read_config, read_parts, read_tools};
 use crate::error::WireError;
 use crate::ir::{Instruction, LossKind, Losses, Part, Request, Role, Text, Turn};
 use crate::json::{self, Json, Map, Path};
+use crate::typed::{array, object, string};
 
 /// Members that stay text: schemas, arguments and results keep their key order and number spelling.
 const RAW: [&str; 9] = [

@@ -5,12 +5,12 @@
 //! without a name, a mode that does not exist.
 
 use super::camel;
-use super::typed::{array, object, string, strings};
 use crate::Protocol;
 use crate::error::WireError;
 use crate::ir::{Builtin, LossKind, Losses, RawJson, Str, Tool, ToolChoice, ToolKind};
 use crate::json::{self, Json, Path};
 use crate::schema::lower_types;
+use crate::typed::{array, object, string, strings};
 
 /// The tools.
 pub(super) fn read_tools<'a>(

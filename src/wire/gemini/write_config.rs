@@ -46,6 +46,14 @@ pub(super) fn write_config(
     }
 }
 
+/// Whether the model has to call a tool.
+pub(super) fn is_forced(request: &Request<'_>) -> bool {
+    matches!(
+        request.tool_choice,
+        Some(ToolChoice::Any | ToolChoice::Named { .. } | ToolChoice::Allowed { required: true, .. })
+    )
+}
+
 /// Token limit, thinking, stops and candidates.
 fn write_limits(
     o: &mut Object<'_>,
@@ -63,10 +71,7 @@ fn write_limits(
         _ => asked,
     };
     if flavour.claude {
-        let forced = matches!(
-            request.tool_choice,
-            Some(ToolChoice::Any | ToolChoice::Named { .. } | ToolChoice::Allowed { required: true, .. })
-        );
+        let forced = is_forced(request);
         let mode = target.thinking.filter(|_| !forced);
         if forced && target.thinking.is_some_and(|mode| mode != Mode::Off) {
             losses.member(LossKind::Setting, "thinking");
@@ -242,6 +247,7 @@ mod tests {
         }),
         max_output: Some(1000),
         context: None,
+        ..Card::default()
     });
 
     static BIG: LazyLock<Card> = LazyLock::new(|| Card { max_output: Some(64000), ..Card::default() });

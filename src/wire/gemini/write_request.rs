@@ -8,7 +8,7 @@ use super::flavour::Flavour;
 use super::write_contents::write_conversation;
 use super::{envelope, write_config, write_tools};
 use crate::error::WireError;
-use crate::ir::{Context, LossKind, Losses, Part, Request, Role, Tool};
+use crate::ir::{Context, LossKind, Losses, Part, Request, Role};
 use crate::json;
 use crate::target::{Profile, Target};
 
@@ -73,7 +73,8 @@ fn report(request: &Request<'_>, losses: &mut Losses) {
         ("logit_bias", request.sampling.logit_bias.is_some()),
         ("parallel_tool_calls", request.parallel_tools == Some(false)),
     ];
-    if has_cache_marks(request) {
+    // Google caches by itself.
+    if request.has_cache_marks() {
         losses.member(LossKind::CacheMark, "cache_control");
     }
     for (name, _) in lacks.iter().filter(|(_, asked)| *asked) {
@@ -82,21 +83,6 @@ fn report(request: &Request<'_>, losses: &mut Losses) {
     for (name, _) in &request.extra {
         losses.member(LossKind::Setting, name);
     }
-}
-
-/// Whether the client marked anything for Claude's prompt cache. Google caches by itself.
-fn has_cache_marks(request: &Request<'_>) -> bool {
-    let parts = request.turns.iter().flat_map(|turn| &turn.parts);
-    request.system.iter().any(|line| line.cache.is_some())
-        || request.tools.iter().any(|tool| matches!(tool, Tool::Function { cache: Some(_), .. }))
-        || parts.into_iter().any(|part| match part {
-            Part::Text(text) => text.cache.is_some(),
-            Part::Image(image) => image.cache.is_some(),
-            Part::Document(document) => document.cache.is_some(),
-            Part::ToolCall(call) => call.cache.is_some(),
-            Part::ToolResult(result) => result.cache.is_some(),
-            _ => false,
-        })
 }
 
 /// Roughly how long the body gets: attachments make the difference.

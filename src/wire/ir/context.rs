@@ -20,6 +20,12 @@ pub struct Context {
     pub hide_reasoning: bool,
     /// Upstream tool name → what the client called it.
     pub names: HashMap<String, Restored>,
+    /// The model was asked to think in tags inside of its text, because the target has no other way.
+    pub thinking_tags: bool,
+    /// The upstream's name of the model, for upstreams that do not repeat it.
+    pub upstream_model: String,
+    /// Tokens of the model's context, for targets that only say how full it is.
+    pub window: Option<u64>,
     /// Chat: the client reads calls as legacy `function_call`.
     pub legacy_functions: bool,
     /// Responses: members that the answer object repeats, as sent.

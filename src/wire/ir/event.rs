@@ -175,6 +175,23 @@ pub enum Finish {
     BadCall,
 }
 
+impl Finish {
+    /// The name used in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::StopSequence => "stop_sequence",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::Tool => "tool",
+            Self::Filter => "filter",
+            Self::Refusal => "refusal",
+            Self::Pause => "pause",
+            Self::BadCall => "bad_call",
+        }
+    }
+}
+
 /// Takes events.
 pub trait Sink {
     /// Takes the next event.

@@ -89,6 +89,11 @@ impl Losses {
         self.at(kind, &Path::Key(&Path::Root, name));
     }
 
+    /// Whether one of those after the first `from` may be of the top-level member `name`.
+    pub fn names_since(&self, from: usize, name: &str) -> bool {
+        self.more > 0 || self.kept.iter().skip(from).any(|loss| loss.path == name)
+    }
+
     /// The recorded ones.
     pub fn iter(&self) -> impl Iterator<Item = &Loss> {
         self.kept.iter()

@@ -88,6 +88,16 @@ pub struct Request<'a> {
     pub extra: Vec<(Str<'a>, RawJson<'a>)>,
 }
 
+impl Request<'_> {
+    /// Whether the client marked anything for Claude's prompt cache.
+    pub fn has_cache_marks(&self) -> bool {
+        let mut parts = self.turns.iter().flat_map(|turn| &turn.parts);
+        self.system.iter().any(|line| line.cache.is_some())
+            || self.tools.iter().any(|tool| matches!(tool, Tool::Function { cache: Some(_), .. }))
+            || parts.any(Part::has_cache_mark)
+    }
+}
+
 /// A line of instructions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instruction<'a> {
@@ -153,6 +163,26 @@ pub enum Part<'a> {
     Refusal(Str<'a>),
     /// History of a built-in tool that only its own vendor can replay.
     Server(ServerItem<'a>),
+}
+
+impl Part<'_> {
+    /// Whether it, or what is in it, is marked for Claude's prompt cache.
+    fn has_cache_mark(&self) -> bool {
+        match self {
+            Self::Text(text) => text.cache.is_some(),
+            Self::Image(image) => image.cache.is_some(),
+            Self::Document(document) => document.cache.is_some(),
+            Self::ToolCall(call) => call.cache.is_some(),
+            Self::ToolResult(result) => {
+                result.cache.is_some() || result.parts.iter().any(Self::has_cache_mark)
+            }
+            Self::Audio(_)
+            | Self::SearchResult(_)
+            | Self::Reasoning(_)
+            | Self::Refusal(_)
+            | Self::Server(_) => false,
+        }
+    }
 }
 
 /// Text with what hangs on it.

@@ -12,11 +12,13 @@
 //! | `read_answer.rs` | chunks or a whole body → events; `chunk` has their types, `read_choice` one choice's state, `read_calls` its calls, `read_usage` its counts |
 //! | `write_stream.rs` | events → chunks; `write_chunk` frames one |
 //! | `write_answer.rs` | a folded answer → one body |
+//! | `flavour.rs`, `flavour_messages.rs` | what Kimi, Qwen, iFlow and Copilot insist on, on the bytes of a body |
 //! | `answer_members.rs` | what chunks and bodies share: ids, usage, finish reasons, citations |
-//! | `typed.rs` | members of a body as Rust types |
 
 mod answer_members;
 mod chunk;
+mod flavour;
+mod flavour_messages;
 mod patch_request;
 mod read_answer;
 mod read_calls;
@@ -29,7 +31,6 @@ mod read_settings;
 mod read_thinking;
 mod read_tools;
 mod read_usage;
-pub(crate) mod typed;
 mod write_answer;
 mod write_chunk;
 mod write_messages;
@@ -38,7 +39,10 @@ mod write_request;
 mod write_stream;
 mod write_tools;
 
+pub use flavour::{CopilotHints, copilot_hints, unwrap_answer};
+
 pub(crate) use answer_members::{Ids, usage};
+pub(crate) use flavour::fit;
 pub(crate) use read_request::{RAW_KEYS, top_level};
 pub(crate) use read_settings::Settings;
 
@@ -48,7 +52,9 @@ use crate::head::Head;
 use crate::ir::lower::Rules;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream};
 use crate::names::NameRule;
+use crate::patch::Member;
 use crate::target::{Profile, Target};
+use crate::thinking::Thinking;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -61,6 +67,14 @@ pub fn read_request<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'
     read_request::read(body, losses)
 }
 
+/// What a body asks of thinking. `members` are those of the body.
+pub fn asked_thinking<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    read_thinking::asked(body, members)
+}
+
 /// IR → upstream body.
 pub fn write_request(
     request: &Request<'_>,
@@ -68,7 +82,8 @@ pub fn write_request(
     _context: &mut Context,
     losses: &mut Losses,
 ) -> Result<Vec<u8>, WireError> {
-    write_request::write(request, target, losses)
+    let body = write_request::write(request, target, losses)?;
+    Ok(fit(Cow::Owned(body), target, losses).into_owned())
 }
 
 /// Client body → upstream body of the same format, changed on its bytes.
@@ -78,7 +93,7 @@ pub fn patch_request<'a>(
     target: &Target<'_>,
     losses: &mut Losses,
 ) -> Result<Cow<'a, [u8]>, WireError> {
-    patch_request::patch(body, head, target, losses)
+    Ok(fit(patch_request::patch(body, head, target, losses)?, target, losses))
 }
 
 /// Reads an answer of this format. `seed` is 32 hex digits for ids that the upstream does not give.

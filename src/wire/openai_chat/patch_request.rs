@@ -5,6 +5,7 @@
 //! nothing changes. May go wrong: a Responses body that came to this path is translated and may be refused.
 
 use super::read_request::is_responses;
+use super::read_thinking::MEMBERS;
 use super::write_request::effort;
 use super::{RULES, read_request, write_request};
 use crate::error::WireError;
@@ -16,9 +17,8 @@ use crate::target::Target;
 use crate::thinking::Support;
 use std::borrow::Cow;
 
-/// Members that say how much to think; [`super::read_thinking`] has their meaning.
-const THINKING: [&str; 5] =
-    ["reasoning_effort", "reasoning", "thinking", "enable_thinking", "include_reasoning"];
+/// An effort that some clients write and the API refuses.
+const AUTO: &[u8] = b"\"auto\"";
 
 /// Client body → upstream body of the same format.
 pub(super) fn patch<'a>(
@@ -40,7 +40,10 @@ pub(super) fn patch<'a>(
             patch.replace(span, name);
         }
     }
-    if target.stream && !head.include_usage {
+    if head.stream && !target.stream {
+        patch.remove(0, "stream");
+        patch.remove(0, "stream_options");
+    } else if target.stream && !head.include_usage {
         let options = present.iter().find(|member| member.key == b"stream_options");
         match options {
             Some(options) if body.get(options.value.start) == Some(&b'{') => {
@@ -49,15 +52,21 @@ pub(super) fn patch<'a>(
             _ => patch.set(0, "stream_options", br#"{"include_usage":true}"#.to_vec()),
         }
     }
-    if let Some(word) = target.thinking.and_then(effort) {
-        // A suffix overrides the body in all its spellings; two that disagree are refused upstream.
-        THINKING.iter().filter(|key| has(key)).for_each(|key| patch.remove(0, key));
-        patch.set(0, "reasoning_effort", json::string(word));
+    if let Some(mode) = target.thinking {
+        // What was planned overrides the body in all its spellings; two that disagree are refused upstream.
+        MEMBERS.iter().filter(|key| has(key)).for_each(|key| patch.remove(0, key));
+        if let Some(word) = effort(mode) {
+            patch.set(0, "reasoning_effort", json::string(word));
+        }
     } else if target.card.thinking == Support::Never {
-        for key in THINKING.iter().filter(|key| has(key)) {
+        for key in MEMBERS.iter().filter(|key| has(key)) {
             patch.remove(0, key);
             losses.member(LossKind::Setting, key);
         }
+    } else if present.iter().any(|m| m.key == b"reasoning_effort" && body.get(m.value.clone()) == Some(AUTO))
+    {
+        // The API says it by silence.
+        patch.remove(0, "reasoning_effort");
     }
     Ok(if patch.is_empty() { Cow::Borrowed(body) } else { Cow::Owned(patch.apply()) })
 }
@@ -67,14 +76,11 @@ pub(super) fn patch<'a>(
 fn translate(body: &[u8], target: &Target<'_>, losses: &mut Losses) -> Result<Vec<u8>, WireError> {
     let mut context = Context::default();
     let mut request = read_request(body, losses)?;
-    let planned = crate::thinking::plan(
-        request.thinking.mode,
-        &target.card.thinking,
-        crate::Protocol::OpenaiChat,
-        losses,
-    );
+    let (asked, support) = (request.thinking.mode, &target.card.thinking);
+    let mut planned = || crate::thinking::plan(asked, support, crate::Protocol::OpenaiChat, losses);
+    let thinking = target.thinking.or_else(&mut planned);
     lower::lower(&mut request, &RULES, &mut context, losses);
-    let target = Target { thinking: target.thinking.or(planned), ..*target };
+    let target = Target { thinking, ..*target };
     write_request(&request, &target, &mut context, losses)
 }
 

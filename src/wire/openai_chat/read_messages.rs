@@ -7,7 +7,6 @@
 
 use super::read_parts::{self, parts};
 use super::read_reasoning;
-use super::typed::{each_object, object, required, string};
 use crate::error::WireError;
 use crate::ir::{
     CacheMark, Instruction, LossKind, Losses, Part, Request, Role, Str, Text, ToolCall, ToolKind, ToolResult,
@@ -15,6 +14,7 @@ use crate::ir::{
 };
 use crate::json::{Json, Map, Path};
 use crate::signature::{Signature, Vendor};
+use crate::typed::{each_object, object, required, string};
 use std::borrow::Cow;
 
 /// Reads all messages into `request`.
@@ -210,7 +210,7 @@ fn function<'a>(map: Map<'a>, at: &Path<'_>, losses: &mut Losses) -> Result<Tool
         let at = at.key(&key);
         match key.as_ref() {
             _ if value.is_null() => {}
-            "name" => name = Some(super::typed::name(value, &at)?),
+            "name" => name = Some(crate::typed::name(value, &at)?),
             "arguments" => arguments = self::arguments(value, &at)?,
             _ => losses.at(LossKind::UnknownMember, &at),
         }
@@ -225,7 +225,7 @@ fn custom<'a>(map: Map<'a>, at: &Path<'_>, losses: &mut Losses) -> Result<ToolCa
         let at = at.key(&key);
         match key.as_ref() {
             _ if value.is_null() => {}
-            "name" => name = Some(super::typed::name(value, &at)?),
+            "name" => name = Some(crate::typed::name(value, &at)?),
             "input" => input = string(value, &at)?,
             _ => losses.at(LossKind::UnknownMember, &at),
         }

@@ -3,12 +3,12 @@
 //! Enters: a string or an array of parts. Leaves: [`Part`]s; data URLs are taken apart, so that no other
 //! format finds one in a base64 field. May go wrong: part types nobody knows, data URLs that are not base64.
 
-use super::typed::{each_object, object, required, string};
 use crate::Protocol;
 use crate::error::WireError;
 use crate::ir::{Audio, CacheMark, Document, Image, LossKind, Losses, Part, Source, Str, Text};
 use crate::json::{Json, Map, Path};
 use crate::names::{audio_mime, sniff_mime, split_data_url, standard_base64};
+use crate::typed::{each_object, object, required, string};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;

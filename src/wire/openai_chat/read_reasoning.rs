@@ -3,11 +3,11 @@
 //! Enters: OpenRouter's `reasoning_details`, or plain text. Leaves: reasoning parts with the signatures that
 //! the vendor of the model needs to see again. May go wrong: types.
 
-use super::typed::{each_object, string};
 use crate::error::WireError;
 use crate::ir::{LossKind, Losses, Part, Reasoning, Str};
 use crate::json::{Json, Path};
 use crate::signature::Signature;
+use crate::typed::{each_object, string};
 
 /// Text without proof.
 pub(super) fn plain(text: Str<'_>) -> Part<'_> {

@@ -5,12 +5,12 @@
 //! wrong: wrong types, missing members, content nobody knows; the error names the place.
 
 use super::read_settings::Settings;
-use super::typed::array;
 use super::{read_messages, read_tools};
 use crate::error::WireError;
 use crate::ir::{Losses, RawJson, Request};
 use crate::json::{Json, Map, Path, parse};
 use crate::patch::{Members, members};
+use crate::typed::array;
 
 /// Members whose text is kept: key order and number spelling of schemas and arguments are the client's.
 pub(crate) const RAW_KEYS: [&str; 4] = ["parameters", "schema", "arguments", "logit_bias"];
@@ -41,7 +41,7 @@ pub(super) fn read<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'a
             "tool_choice" => request.tool_choice = Some(read_tools::choice(value, &at, losses)?),
             "function_call" => legacy_choice = Some(read_tools::legacy_choice(value, &at)?),
             "parallel_tool_calls" => {
-                request.parallel_tools = Some(super::typed::boolean(&value, &at)?);
+                request.parallel_tools = Some(crate::typed::boolean(&value, &at)?);
             }
             _ => {
                 if let Some(value) = settings.member(&key, value, losses)? {
@@ -50,7 +50,7 @@ pub(super) fn read<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'a
             }
         }
     }
-    let messages = messages.ok_or_else(|| super::typed::required(&messages_at, "at least one message"))?;
+    let messages = messages.ok_or_else(|| crate::typed::required(&messages_at, "at least one message"))?;
     let mut request = settings.finish(losses);
     if request.tool_choice.is_none() {
         request.tool_choice = legacy_choice;

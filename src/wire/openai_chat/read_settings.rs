@@ -6,10 +6,10 @@
 //! Legacy completions share these members, so [`crate::openai_legacy`] reads them here as well.
 
 use super::read_thinking::Asked;
-use super::typed::{boolean, int, name, number, object, raw_object, required, string, strings, uint};
 use crate::error::WireError;
 use crate::ir::{Builtin, Format, LossKind, Losses, RawJson, Request, Str, Tool};
 use crate::json::{Json, Path};
+use crate::typed::{boolean, int, name, number, object, raw_object, required, string, strings, uint};
 
 /// Members that the official API knows and no other format has: kept without a word, other targets report
 /// them as lost.

@@ -4,11 +4,36 @@
 //! Kimi), `enable_thinking` (Qwen), `extra_body.google.thinking_config`. Leaves: [`Thinking`]. When several
 //! speak, the official one wins, then OpenRouter's. May go wrong: a word or type nobody knows.
 
-use super::typed::{boolean, int, object, string};
 use crate::error::WireError;
 use crate::ir::{LossKind, Losses};
-use crate::json::{Json, Path};
+use crate::json::{Json, Path, parse_any};
+use crate::patch::Member;
 use crate::thinking::{Level, Mode, Summary, Thinking};
+use crate::typed::{boolean, int, object, string};
+
+/// Members that say nothing but how much to think.
+pub(super) const MEMBERS: [&str; 5] =
+    ["reasoning_effort", "reasoning", "thinking", "enable_thinking", "include_reasoning"];
+
+/// Members that may say so, among other things.
+const EXTENSIONS: [&str; 2] = ["extra_body", "google"];
+
+/// What a body asks, without reading the rest of it.
+pub(super) fn asked<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    let mut asked = Asked::default();
+    for member in members {
+        let known = MEMBERS.iter().chain(&EXTENSIONS).find(|key| key.as_bytes() == member.key);
+        let (Some(key), Some(raw)) = (known, body.get(member.value)) else { continue };
+        let value = parse_any(raw)?;
+        if !value.is_null() {
+            asked.member(key, value, &mut Losses::default())?;
+        }
+    }
+    Ok(asked.resolve())
+}
 
 /// What was asked, by who speaks.
 #[derive(Debug, Default)]

@@ -5,11 +5,11 @@
 //! types; tools nobody here knows are kept for writers of the same vendor.
 
 use super::read_messages::cache_mark;
-use super::typed::{array, boolean, each_object, name, object, raw_object, required, string};
 use crate::Protocol;
 use crate::error::WireError;
 use crate::ir::{Builtin, LossKind, Losses, Str, Tool, ToolChoice, ToolKind};
 use crate::json::{Json, Map, Path};
+use crate::typed::{array, boolean, each_object, name, object, raw_object, required, string};
 
 /// `tools`.
 pub(super) fn tools<'a>(

@@ -193,20 +193,6 @@ fn search_text(result: &SearchResult<'_>) -> String {
     out
 }
 
-/// Whether a cache mark hangs on a part or in it.
-pub(super) fn cache_marked(part: &Part<'_>) -> bool {
-    match part {
-        Part::Text(text) => text.cache.is_some(),
-        Part::Image(image) => image.cache.is_some(),
-        Part::Document(document) => document.cache.is_some(),
-        Part::ToolCall(call) => call.cache.is_some(),
-        Part::ToolResult(result) => result.cache.is_some() || result.parts.iter().any(cache_marked),
-        Part::Audio(_) | Part::SearchResult(_) | Part::Reasoning(_) | Part::Refusal(_) | Part::Server(_) => {
-            false
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,10 +4,9 @@
 //! and the others take as well as OpenAI: the oldest spelling of each member, unless the model's name says
 //! that it is one of OpenAI's own, which refuse some of those. May go wrong: a request without any content.
 
-use super::write_parts::cache_marked;
 use super::{write_messages, write_tools};
 use crate::error::WireError;
-use crate::ir::{Format, LossKind, Losses, Request, Tool};
+use crate::ir::{Format, LossKind, Losses, Request};
 use crate::json::{self, Object, Path};
 use crate::names::NameRule;
 use crate::target::Target;
@@ -166,10 +165,7 @@ fn lost(request: &Request<'_>, losses: &mut Losses) {
     for (key, _) in &request.extra {
         losses.member(LossKind::Setting, key);
     }
-    let marked = request.system.iter().any(|line| line.cache.is_some())
-        || request.tools.iter().any(|tool| matches!(tool, Tool::Function { cache: Some(_), .. }))
-        || request.turns.iter().flat_map(|turn| &turn.parts).any(cache_marked);
-    if marked {
+    if request.has_cache_marks() {
         losses.member(LossKind::CacheMark, "cache_control");
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::ir::{Builtin, LossKind, Losses, RawJson, Request, Tool, ToolChoice, ToolKind};
 use crate::json::{Array, Json, Map, Object, Path};
+use crate::schema::NO_ARGUMENTS;
 
 /// Writes `tools`, `tool_choice`, `parallel_tool_calls` and `web_search_options`.
 pub(super) fn write(
@@ -60,7 +61,7 @@ fn write_tool(tool: &Tool<'_>, a: &mut Array<'_>) {
             o.object("function", |o| {
                 o.str("name", name);
                 o.opt_str("description", description.as_deref());
-                let schema = schema.as_ref().map_or(r#"{"type":"object","properties":{}}"#, RawJson::as_str);
+                let schema = schema.as_ref().map_or(NO_ARGUMENTS, RawJson::as_str);
                 o.raw("parameters", schema);
                 if let Some(strict) = strict {
                     o.bool("strict", *strict);

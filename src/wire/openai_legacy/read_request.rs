@@ -6,8 +6,8 @@
 use crate::error::WireError;
 use crate::ir::{LossKind, Losses, Part, RawJson, Request, Role, Str, Text, Turn};
 use crate::json::{Json, Path, parse};
-use crate::openai_chat::typed::{boolean, required, string, uint};
 use crate::openai_chat::{RAW_KEYS, Settings, top_level};
+use crate::typed::{boolean, required, string, uint};
 
 /// Client body → IR.
 pub(super) fn read<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'a>, WireError> {

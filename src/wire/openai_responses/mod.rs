@@ -12,6 +12,7 @@
 //! | IR → client events | `write_stream`, `write_blocks`, `write_events` |
 //! | IR → client answer | `write_answer`; `write_output` for both, `ids` |
 //! | upstream events → client answer, same format | [`Collect`] |
+//! | upstream events → what only the Images API shows | [`pictures`] |
 //! | WebSocket frames → bodies | [`websocket`], `transcript` |
 //!
 //! A conversation is a list of items and not of turns: what the model thinks, says and calls are items of their
@@ -28,6 +29,7 @@ mod event;
 mod ids;
 mod patch_items;
 mod patch_request;
+pub(crate) mod pictures;
 mod read_answer;
 mod read_blocks;
 mod read_content;
@@ -51,13 +53,18 @@ mod write_tools;
 pub use collect::Collect;
 pub use compact::patch_compact;
 
+pub(crate) use read_content::from_url;
+
 use crate::error::WireError;
 use crate::frames::Framing;
 use crate::head::Head;
 use crate::ir::lower::Rules;
 use crate::ir::{Answer, Context, Losses, ReadAnswer, Request, WriteStream};
 use crate::names::NameRule;
+use crate::openai_chat;
+use crate::patch::Member;
 use crate::target::{Profile, Target};
+use crate::thinking::Thinking;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -75,6 +82,14 @@ pub fn read_request<'a>(body: &'a [u8], losses: &mut Losses) -> Result<Request<'
     read_request::read_request(body, losses)
 }
 
+/// What a body asks of thinking. `members` are those of the body.
+pub fn asked_thinking<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    read_request::asked_thinking(body, members)
+}
+
 /// IR → upstream body.
 pub fn write_request(
     request: &Request<'_>,
@@ -82,7 +97,8 @@ pub fn write_request(
     _context: &mut Context,
     losses: &mut Losses,
 ) -> Result<Vec<u8>, WireError> {
-    write_request::write_request(request, target, losses)
+    let body = write_request::write_request(request, target, losses)?;
+    Ok(openai_chat::fit(Cow::Owned(body), target, losses).into_owned())
 }
 
 /// Client body → upstream body of the same format, changed on its bytes.
@@ -92,7 +108,8 @@ pub fn patch_request<'a>(
     target: &Target<'_>,
     losses: &mut Losses,
 ) -> Result<Cow<'a, [u8]>, WireError> {
-    Ok(patch_request::patch_request(body, head, target, losses))
+    let body = patch_request::patch_request(body, head, target, losses);
+    Ok(openai_chat::fit(body, target, losses))
 }
 
 /// Reads an answer of this format. `seed` is 32 hex digits for ids that the upstream does not give.

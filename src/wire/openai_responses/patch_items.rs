@@ -73,7 +73,7 @@ impl<'a> Edits<'a, '_> {
             }
             gone.push(self.item(item, span.start, &path.index(n)));
         }
-        self.remove_elements(&items, &gone);
+        self.patch.remove_elements(&items, &gone);
         for (id, call) in calls.into_iter().filter(|(_, call)| !call.answered) {
             self.losses.at(LossKind::ToolPairing, &path.index(call.index));
             let kind = call.output;
@@ -174,24 +174,5 @@ impl<'a> Edits<'a, '_> {
         // Other servers of this format seal in ways nobody here knows.
         let known = matches!(detect(sealed), Vendor::Claude | Vendor::ClaudeVertex | Vendor::Gemini);
         known || sealed.starts_with(REDACTED)
-    }
-
-    /// Removes elements of an array, each run of them with one comma.
-    fn remove_elements(&mut self, all: &[Range<usize>], gone: &[bool]) {
-        let mut kept_end = None;
-        let mut run: Option<Range<usize>> = None;
-        for (span, gone) in all.iter().zip(gone) {
-            if *gone {
-                run = Some(run.map_or(span.clone(), |run| run.start..span.end));
-                continue;
-            }
-            if let Some(run) = run.take() {
-                self.patch.replace(run.start..span.start, Vec::new());
-            }
-            kept_end = Some(span.end);
-        }
-        if let Some(run) = run {
-            self.patch.replace(kept_end.unwrap_or(run.start)..run.end, Vec::new());
-        }
     }
 }

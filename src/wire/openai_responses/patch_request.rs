@@ -12,13 +12,12 @@
 
 use super::codex;
 use super::write_request::effort_word;
-use crate::Protocol;
 use crate::head::Head;
 use crate::ir::{LossKind, Losses, Str};
 use crate::json;
 use crate::patch::{Member, Patch, elements, members, scanned};
 use crate::target::{Profile, Target};
-use crate::thinking::{Mode, Support, plan};
+use crate::thinking::{Mode, Support};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -111,7 +110,7 @@ impl<'a, 'l> Edits<'a, 'l> {
         }
     }
 
-    /// The route's effort, else the client's as far as the model takes it.
+    /// The planned effort, else the client's in words that the API knows.
     pub(super) fn effort(&mut self, target: &Target<'_>) {
         let reasoning = self.top("reasoning");
         if target.card.thinking == Support::Never {
@@ -124,15 +123,9 @@ impl<'a, 'l> Edits<'a, 'l> {
         let at = reasoning.map(|member| member.value.start);
         let written = at.and_then(|at| self.text_of(at, "effort"));
         let asked = written.as_deref().and_then(Mode::parse);
-        let planned = match (target.thinking, asked) {
-            (Some(mode), _) => Some(mode),
-            (None, Some(asked)) => {
-                plan(Some(asked), &target.card.thinking, Protocol::OpenaiResponses, self.losses)
-            }
-            // Nothing was asked, or in words that only the upstream may know.
-            (None, None) => return,
-        };
-        match (planned.and_then(effort_word), at) {
+        // Nothing was asked, or in words that only the upstream may know.
+        let Some(mode) = target.thinking.or(asked) else { return };
+        match (effort_word(mode), at) {
             (Some(word), _) if written.as_deref() == Some(word) => {}
             (Some(word), Some(at)) => self.patch.set(at, "effort", json::string(word)),
             (Some(word), None) => self.patch.set(0, "reasoning", format!(r#"{{"effort":"{word}"}}"#)),
@@ -226,6 +219,7 @@ impl<'a, 'l> Edits<'a, 'l> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protocol;
     use crate::head;
     use crate::target::Card;
     use crate::thinking::{Bounds, Level};
@@ -355,14 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn efforts_move_into_the_models_range() {
+    fn the_planned_effort_wins() {
         let with = |effort: &str| {
             format!(
                 r#"{{"model":"gpt-5.4","input":"x","reasoning":{{"effort":"{effort}","summary":"auto"}}}}"#
             )
         };
         let out = |effort: &str, route| patched(Profile::Responses, &with(effort), route).0;
-        assert_eq!(out("max", None), with("high"));
         assert_eq!(out("low", None), with("low"));
         assert_eq!(out("ultra", None), with("ultra"));
         assert_eq!(out("low", Some(Mode::Level(Level::High))), with("high"));

@@ -113,7 +113,7 @@ fn audio<'a>(map: &mut Map<'a>, path: &Path<'_>) -> Result<Part<'a>, WireError> 
 }
 
 /// A data URL, base64 without its prefix, or a URL.
-fn from_url<'a>(url: Str<'a>, mime: &'static str) -> Source<'a> {
+pub(crate) fn from_url<'a>(url: Str<'a>, mime: &'static str) -> Source<'a> {
     if let Some(source) = from_data_url(&url) {
         return source;
     }

@@ -25,7 +25,7 @@ use crate::ir::{
     ToolKind, ToolResult, Turn,
 };
 use crate::json::{Json, Map, Path};
-use crate::signature::Signature;
+use crate::signature::{Signature, Vendor};
 use std::collections::HashSet;
 
 /// What the items so far make.
@@ -197,8 +197,26 @@ impl<'a> Conversation<'a> {
         let sealed = opt_string(map, "encrypted_content", path)?.unwrap_or_default();
         let redacted = sealed.strip_prefix(REDACTED).map(|data| Str::Owned(data.to_owned()));
         let signature = if redacted.is_some() { None } else { Signature::detect(sealed) };
-        self.assistant(vec![Part::Reasoning(Reasoning { text, signature, redacted, id })]);
+        let reasoning = Reasoning { text, signature, redacted, id };
+        if !self.sign_call(&reasoning) {
+            self.assistant(vec![Part::Reasoning(reasoning)]);
+        }
         Ok(())
+    }
+
+    /// Gemini signs calls, this format only reasoning: the answer's writer has put the signature of a call on
+    /// an item without text behind it. Whether the call has it back.
+    fn sign_call(&mut self, item: &Reasoning<'a>) -> bool {
+        let bare = item.text.is_empty() && item.redacted.is_none();
+        let signature = item.signature.as_ref().filter(|s| bare && s.vendor == Vendor::Gemini);
+        let turn = self.turns.last_mut().filter(|turn| turn.role == Role::Assistant);
+        match (turn.and_then(|turn| turn.parts.last_mut()), signature) {
+            (Some(Part::ToolCall(call)), Some(signature)) if call.signature.is_none() => {
+                call.signature = Some(signature.clone());
+                true
+            }
+            _ => false,
+        }
     }
 
     fn server(&mut self, kind: Str<'a>, raw: &'a str) {
@@ -315,6 +333,34 @@ mod tests {
             })
             .collect();
         assert_eq!(found, [(Some(Vendor::Claude), None, 0), (None, Some("data"), 0), (None, None, 1)]);
+    }
+
+    #[test]
+    fn the_signature_of_a_call_comes_back_to_it() {
+        use crate::ir::{Block, ToolKind};
+        let value = "EgUKAwEMOQ==".to_owned();
+        let call = |id: &str, signature| Block::Tool {
+            id: id.into(),
+            name: "f".into(),
+            namespace: None,
+            kind: ToolKind::Function,
+            arguments: "{}".into(),
+            signature,
+        };
+        let blocks = [call("c1", Signature::of(Vendor::Gemini, value.clone())), call("c2", None)];
+        let mut items = Vec::new();
+        for item in super::super::write_output::items(&blocks, "5eed") {
+            if !items.is_empty() {
+                items.push(b',');
+            }
+            item.write(&mut items);
+        }
+        let (request, _) = read(&String::from_utf8(items).unwrap());
+        let [Part::ToolCall(first), Part::ToolCall(second)] = &request.turns[0].parts[..] else {
+            panic!("{:?}", request.turns)
+        };
+        assert_eq!(first.signature.as_ref().map(|s| s.value.as_ref()), Some(value.as_str()));
+        assert_eq!(second.signature, None);
     }
 
     #[test]

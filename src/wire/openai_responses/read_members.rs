@@ -8,13 +8,7 @@ use crate::ir::Str;
 use crate::json::{self, Json, Map, Path};
 use serde_json::value::RawValue;
 
-/// A string.
-pub(super) fn string<'a>(value: Json<'a>, path: &Path<'_>) -> Result<Str<'a>, WireError> {
-    if value.kind() != "a string" {
-        return Err(WireError::expected(path, "a string", &value));
-    }
-    value.into_str().ok_or_else(|| WireError::invalid(path, "expected a string"))
-}
+pub(super) use crate::typed::string;
 
 /// A string member, if it is there.
 pub(super) fn opt_string<'a>(

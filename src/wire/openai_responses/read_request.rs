@@ -16,6 +16,7 @@ use super::read_tools;
 use crate::error::WireError;
 use crate::ir::{Format, Instruction, LossKind, Losses, RawJson, Request};
 use crate::json::{self, Json, Map, Path};
+use crate::patch::Member;
 use crate::thinking::{Mode, Summary, Thinking};
 
 /// Members whose text is kept: what is read piece by piece, and what the answer repeats.
@@ -159,6 +160,20 @@ fn settings<'a>(map: &mut Map<'a>, request: &mut Request<'a>, losses: &mut Losse
         unknown(&text, &path, losses);
     }
     Ok(())
+}
+
+/// What a body asks, without reading the rest of it.
+pub(super) fn asked_thinking<'t>(
+    body: &'t [u8],
+    members: impl Iterator<Item = Member<'t>>,
+) -> Result<Thinking, WireError> {
+    let found = members.filter(|member| member.key == b"reasoning").last();
+    let Some(raw) = found.and_then(|member| body.get(member.value)).filter(|raw| *raw != b"null") else {
+        return Ok(Thinking::default());
+    };
+    let (root, losses) = (Path::Root, &mut Losses::default());
+    let path = root.key("reasoning");
+    thinking(&mut object(json::parse_any(raw)?, &path, &[])?, &path, losses)
 }
 
 /// `effort` is how much, `summary` whether the client wants to see it: without one it sees none, as at OpenAI.

@@ -58,6 +58,13 @@ pub(super) enum Body<'a> {
     Server { raw: String },
 }
 
+impl<'a> Body<'a> {
+    /// What carries the signature of the call before it, so that it comes back: the reader puts it there.
+    pub(super) fn carrier(signature: impl Into<Str<'a>>) -> Self {
+        Self::Reasoning { parts: Vec::new(), sealed: signature.into() }
+    }
+}
+
 /// An item of `output`.
 #[derive(Debug)]
 pub(super) struct Item<'a> {
@@ -264,13 +271,20 @@ pub(super) fn items<'a>(blocks: &'a [Block], seed: &str) -> Vec<Item<'a>> {
                 };
                 Body::Reasoning { parts, sealed }
             }
-            Block::Tool { id, name, namespace, kind, arguments, .. } => Body::Call {
-                call_id: id.into(),
-                name: name.into(),
-                namespace: namespace.as_deref().map(Into::into),
-                kind: *kind,
-                arguments: whole_arguments(*kind, arguments).into(),
-            },
+            Block::Tool { id, name, namespace, kind, arguments, signature } => {
+                let body = Body::Call {
+                    call_id: id.into(),
+                    name: name.into(),
+                    namespace: namespace.as_deref().map(Into::into),
+                    kind: *kind,
+                    arguments: whole_arguments(*kind, arguments).into(),
+                };
+                let bodies = [Some(body), signature.as_ref().map(|s| Body::carrier(s.value.as_ref()))];
+                for (n, body) in bodies.into_iter().flatten().enumerate() {
+                    items.push(Item { state: State::Completed, ..Item::new(body, seed, index + n) });
+                }
+                continue;
+            }
             Block::Image { data, .. } if data.is_empty() => continue,
             Block::Image { mime, data } => Body::Image { mime: mime.into(), data: data.into() },
             Block::Server { kind, raw } => {
@@ -402,7 +416,7 @@ impl Shown<'_> {
 }
 
 /// Figures that nobody reported are 0: the types require them.
-fn usage(o: &mut Object<'_>, counts: &Usage) {
+pub(super) fn usage(o: &mut Object<'_>, counts: &Usage) {
     o.uint("input_tokens", counts.prompt());
     o.object("input_tokens_details", |o| {
         o.uint("cached_tokens", counts.cache_read.unwrap_or(0));

@@ -89,7 +89,8 @@ fn input(o: &mut Object<'_>, request: &Request<'_>, is_codex: bool, losses: &mut
 
 /// Reasoning travels with the client, so it has to come encrypted; models that do not think refuse to be asked.
 fn include(o: &mut Object<'_>, request: &Request<'_>, target: &Target<'_>) {
-    let thinks = target.thinking.is_some() || matches!(target.card.thinking, Support::Bounded(_));
+    let thinks = target.thinking.is_some_and(|mode| mode != Mode::Auto)
+        || matches!(target.card.thinking, Support::Bounded(_));
     let is_codex = target.profile == Profile::Codex;
     let mut names = Vec::new();
     if is_codex || thinks {
@@ -109,7 +110,7 @@ fn include(o: &mut Object<'_>, request: &Request<'_>, target: &Target<'_>) {
 /// A summary is asked for when the client wants to see thinking, or asked for thinking and did not say.
 fn reasoning(o: &mut Object<'_>, request: &Request<'_>, target: &Target<'_>) {
     let effort = target.thinking.and_then(effort_word);
-    let asked = target.thinking.is_some_and(|mode| mode != Mode::Off);
+    let asked = target.thinking.is_some_and(|mode| !matches!(mode, Mode::Off | Mode::Auto));
     let never = target.card.thinking == Support::Never;
     let visible = request.thinking.visible.unwrap_or(asked) && effort != Some("none") && !never;
     if effort.is_none() && !visible {

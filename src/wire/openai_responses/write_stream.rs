@@ -11,7 +11,7 @@
 
 use super::ids::response_id;
 use super::write_events::Numbered;
-use super::write_output::{Body, Item, Outcome, Shown, State, redacted};
+use super::write_output::{Body, Item, Outcome, Shown, State, redacted, usage};
 use crate::error::Failure;
 use crate::frames::{Frames, Framing};
 use crate::ir::{BlockKind, Context, Delta, Event, Finish, Sink, ToolKind, Usage, WriteStream};
@@ -49,6 +49,8 @@ pub(super) struct Place {
     pub(super) item: Option<usize>,
     /// Text: number of the part. Reasoning: whether a part of the summary is open.
     pub(super) part: Option<usize>,
+    /// What signs a call.
+    signature: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +112,13 @@ impl Writer {
             usage: (ended && (error.is_none() || !self.usage.is_unknown())).then_some(&self.usage),
             context: &self.context,
         };
-        self.out.event(name, |o| shown.write(o.key("response")));
+        self.out.event(name, |o| {
+            shown.write(o.key("response"));
+            if let Some(counts) = shown.usage {
+                // Beside OpenAI's place for it, where scripts look that read whole answers the same way.
+                o.object("usage", |o| usage(o, counts));
+            }
+        });
     }
 
     fn open(&mut self, block: u32, kind: &BlockKind<'_>) {
@@ -222,7 +230,10 @@ impl Writer {
                 let mime = mime.clone();
                 self.picture(place, mime, text);
             }
-            // What the format has no place for: signatures of text and calls, and empty deltas.
+            (Kind::Call(_), Delta::Signature(signature)) => {
+                place.signature = Some(signature.value.into_owned());
+            }
+            // What the format has no place for: signatures of text, and empty deltas.
             _ => {}
         }
     }
@@ -235,7 +246,13 @@ impl Writer {
                 self.end_thought(&mut place);
                 self.done(index);
             }
-            Kind::Call(kind) => self.end_call(&place, kind),
+            Kind::Call(kind) => {
+                self.end_call(&place, kind);
+                if let Some(signature) = place.signature {
+                    let carrier = self.add(Body::carrier(signature));
+                    self.done(carrier);
+                }
+            }
             Kind::Image { .. } => {
                 if let Some(item) = self.items.get(index) {
                     let item = (index, item.id.as_str());

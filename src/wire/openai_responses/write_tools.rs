@@ -6,9 +6,7 @@
 use crate::Protocol;
 use crate::ir::{Builtin, LossKind, Losses, RawJson, Request, Str, Tool, ToolChoice};
 use crate::json::{self, Array, Json, Object};
-
-/// A function without a schema takes nothing.
-const NO_ARGUMENTS: &str = r#"{"type":"object","properties":{}}"#;
+use crate::schema::NO_ARGUMENTS;
 
 /// Writes the members.
 pub(super) fn tools(o: &mut Object<'_>, request: &Request<'_>, is_codex: bool, losses: &mut Losses) {

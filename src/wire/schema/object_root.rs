@@ -5,8 +5,8 @@
 //! becomes an object without properties.
 
 use super::refs::{Document, Target, Way};
-use super::{MAX_MEMBERS, wrap_bare};
-use crate::ir::RawJson;
+use super::{MAX_MEMBERS, NO_ARGUMENTS, wrap_bare};
+use crate::ir::{RawJson, Str};
 use crate::json::{Json, Map};
 
 /// Makes the root of `schema` an object. `required` of a union is what all branches demand.
@@ -16,7 +16,7 @@ pub fn object_root<'a>(schema: &RawJson<'a>) -> RawJson<'a> {
         return RawJson(wrapped.to_text().into());
     }
     let Json::Object(map) = &root else {
-        return RawJson(r#"{"type":"object","properties":{}}"#.into());
+        return RawJson(NO_ARGUMENTS.into());
     };
     let object = map.get("type").and_then(Json::as_str) == Some("object");
     if object && !["anyOf", "oneOf", "allOf", "$ref"].iter().any(|key| map.has(key)) {
@@ -46,10 +46,24 @@ struct Flat<'s> {
 }
 
 impl<'s> Flat<'s> {
+    /// Adds properties. Where two branches disagree, either is legal.
     fn take_properties(&mut self, properties: Map<'s>) {
         for (name, schema) in properties.0 {
-            if !self.properties.has(&name) {
-                self.properties.0.push((name, schema));
+            match self.properties.get_mut(&name) {
+                None => self.properties.0.push((name, schema)),
+                Some(known) if *known == schema => {}
+                Some(Json::Object(Map(members))) if is_union(members) => {
+                    if let Some((_, Json::Array(branches))) = members.first_mut()
+                        && !branches.contains(&schema)
+                    {
+                        branches.push(schema);
+                    }
+                }
+                Some(known) => {
+                    let first = std::mem::replace(known, Json::Null);
+                    let either = [("anyOf".into(), Json::Array(vec![first, schema]))];
+                    *known = Json::Object(either.into_iter().collect());
+                }
             }
         }
     }
@@ -61,6 +75,11 @@ impl<'s> Flat<'s> {
             }
         }
     }
+}
+
+/// Whether an object says nothing but `anyOf`.
+fn is_union(members: &[(Str<'_>, Json<'_>)]) -> bool {
+    matches!(members, [(key, Json::Array(_))] if key == "anyOf")
 }
 
 fn flatten<'s>(schema: &'s Json<'s>, document: &mut Document<'s>, way: &Way) -> Flat<'s> {
@@ -121,6 +140,25 @@ mod tests {
             ),
             r#"{"type":"object","description":"d","properties":{"a":{},"c":{},"b":{}},"required":["c"]}"#
         );
+    }
+
+    #[test]
+    fn branches_that_disagree_are_both_legal() {
+        assert_eq!(
+            rooted(
+                r#"{"title":"t","anyOf":[{"properties":{"k":{"const":"x"}},"required":["k"]},{"properties":{"k":{"const":"y"}},"required":["k"]},{"properties":{"k":{"const":"x"}},"required":["k"]}],"required":["z"]}"#
+            ),
+            r#"{"type":"object","title":"t","properties":{"k":{"anyOf":[{"const":"x"},{"const":"y"}]}},"required":["k"]}"#
+        );
+    }
+
+    #[test]
+    fn p32_circular_references_and_many_branches_end() {
+        let branches = vec![r##"{"$ref":"#/$defs/a"}"##; 1000].join(",");
+        let text = format!(
+            r##"{{"$ref":"#/$defs/a","$defs":{{"a":{{"properties":{{"x":{{}}}},"anyOf":[{branches}]}}}}}}"##
+        );
+        assert!(rooted(&text).contains(r#""properties":{"x":{}}"#));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The same format on both sides: events go out as they came in, byte for byte, and are only looked at.
 //!
 //! Enters: the upstream's bytes. Leaves: whole events, unchanged except where the route promised another
-//! model name or only one side has Google's envelope, and without the usage event that the proxy asked for
-//! and the client did not. An event of
-//! which only a part came is held back, so that an error event can follow a cut at any place.
+//! model name or only one side has Google's envelope, without the usage event that the proxy asked for and
+//! the client did not, and with the usage of Responses in two places. An event of which only a part came is
+//! held back, so that an error event can follow a cut at any place.
 
 use crate::Protocol;
 use crate::error::Failure;
@@ -44,6 +44,10 @@ impl Relay {
         }
         let renamed =
             (!context.model.is_empty()).then(|| rename(self.protocol, data, &context.model)).flatten();
+        let renamed = match self.protocol {
+            Protocol::OpenaiResponses => with_usage(renamed.as_deref().unwrap_or(data)).or(renamed),
+            _ => renamed,
+        };
         if self.framing == Framing::Sse && self.rewrap == Rewrap::Keep && renamed.is_none() {
             let partial = std::mem::take(&mut self.partial);
             self.frames.raw(&partial);
@@ -126,6 +130,29 @@ fn is_usage_only(data: &[u8]) -> bool {
     empty && usage
 }
 
+/// Responses: the event that ends an answer, with the usage also at its top, where scripts look that read
+/// whole answers the same way; `None` for all others.
+fn with_usage(data: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find(data, b"\"response.completed\"")
+        .or_else(|| memchr::memmem::find(data, b"\"response.incomplete\""))?;
+    let (mut ends, mut response, mut end) = (false, None, 0);
+    for member in members(data, 0) {
+        let value = data.get(member.value.clone())?;
+        match member.key {
+            b"type" => ends = matches!(value, b"\"response.completed\"" | b"\"response.incomplete\""),
+            b"response" => response = Some(member.value),
+            b"usage" => return None,
+            _ => {}
+        }
+        end = member.span.end;
+    }
+    let usage = members(data, response.filter(|_| ends)?.start).find(|member| member.key == b"usage")?;
+    let usage = data.get(usage.value).filter(|value| value.starts_with(b"{"))?;
+    let mut patch = Patch::new(data);
+    patch.replace(end..end, [b",\"usage\":", usage].concat());
+    Some(patch.apply())
+}
+
 /// `data` with another model name, or `None` when it has none.
 pub(super) fn rename(protocol: Protocol, data: &[u8], model: &str) -> Option<Vec<u8>> {
     let key: &[u8] = if protocol == Protocol::Gemini { b"modelVersion" } else { b"model" };
@@ -155,6 +182,22 @@ mod tests {
         assert!(is_usage_only(br#"{"id":"a","choices":[],"usage":{"prompt_tokens":1}}"#));
         assert!(!is_usage_only(br#"{"id":"a","choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}"#));
         assert!(!is_usage_only(br#"{"id":"a","choices":[],"usage":null}"#));
+    }
+
+    #[test]
+    fn c10_the_usage_of_a_responses_answer_is_also_at_the_top_of_its_last_event() {
+        let text = |data: &str| with_usage(data.as_bytes()).map(|data| String::from_utf8(data).unwrap());
+        let event = r#"{ "type" : "response.completed","response":{"id":"r","usage":{"input_tokens":1} } }"#;
+        let expected = event.replace("} } }", r#"} },"usage":{"input_tokens":1} }"#);
+        assert_eq!(text(event), Some(expected));
+        for other in [
+            r#"{"type":"response.completed","response":{"usage":null}}"#,
+            r#"{"type":"response.completed","response":{"usage":{}},"usage":{}}"#,
+            r#"{"type":"response.output_text.delta","delta":"\"response.completed\"","response":{"usage":{}}}"#,
+            r#"{"type":"response.created","x":"response.completed","response":{"usage":{}}}"#,
+        ] {
+            assert_eq!(text(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -7,16 +7,22 @@
 
 use super::Plan;
 use super::formats::{read_count, reader, stream_writer, write_answer, write_count};
+use super::raw::Raw;
 use super::relay::{Relay, rename};
+use super::source::Source;
 use crate::Protocol;
 use crate::error::Failure;
 use crate::gemini::envelope::Rewrap;
 use crate::ir::restore::Restore;
-use crate::ir::{Context, Delta, Event, Finish, Fold, ReadAnswer, Usage, WriteStream};
+use crate::ir::{BlockKind, Context, Delta, Event, Finish, Fold, ReadAnswer, Sink, Usage, WriteStream};
 use crate::json::{self, Json};
+use crate::openai_chat;
+use crate::openai_images::Images;
 use crate::openai_responses::Collect;
 use crate::sse;
 use crate::target::Operation;
+use crate::thinking::Mismatch;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Where an answer stands after a step.
@@ -36,7 +42,7 @@ pub enum Flow {
 pub struct Reply {
     plan: Plan,
     rewrap: Rewrap,
-    decoder: sse::Decoder,
+    source: Source,
     reader: Box<dyn ReadAnswer>,
     restore: Restore,
     output: Output,
@@ -63,6 +69,10 @@ enum Output {
     Collect(Box<Collect>),
     /// A whole answer of the same format, as it came.
     Verbatim,
+    /// Pictures for the Images API.
+    Images(Box<Images>),
+    /// No conversation, as it comes.
+    Raw(Box<Raw>),
 }
 
 /// What is noted of every answer, whatever its way.
@@ -73,18 +83,27 @@ struct Watch {
     done: bool,
     failure: Option<Failure>,
     finish: Option<Finish>,
-    /// Bytes of visible content, to tell empty answers.
-    content: u64,
+    /// Blocks of thinking.
+    thinking: SmallVec<[u32; 4]>,
+    /// Text, a call or a picture has come.
+    content: bool,
 }
 
 impl Watch {
     fn note(&mut self, event: &Event<'_>) {
         match event {
-            Event::Open { .. } => self.good = true,
-            Event::Delta {
-                delta: Delta::Text(text) | Delta::Arguments(text) | Delta::Data(text), ..
-            } => {
-                self.content += text.len() as u64;
+            Event::Open { block, kind, .. } => {
+                self.good = true;
+                match kind {
+                    BlockKind::Reasoning { .. } => self.thinking.push(*block),
+                    BlockKind::Text | BlockKind::Refusal => {}
+                    BlockKind::Tool { .. } | BlockKind::Image { .. } | BlockKind::Server { .. } => {
+                        self.content = true;
+                    }
+                }
+            }
+            Event::Delta { block, delta: Delta::Text(text) } if !self.content => {
+                self.content = !text.is_empty() && !self.thinking.contains(block);
             }
             Event::Usage(usage) => self.usage.merge(usage),
             Event::Finish { reason, .. } => {
@@ -112,6 +131,8 @@ impl Reply {
     pub fn new(plan: &Plan) -> Self {
         let rewrap = Rewrap::between(plan.profile, &plan.context);
         let output = match (plan.same_format, plan.stream) {
+            _ if plan.is_raw() => Output::Raw(Box::default()),
+            _ if plan.operation.draws() => Output::Images(Box::new(Images::new(plan.operation, plan.stream))),
             (true, true) => Output::Relay(Box::new(Relay::new(plan.client, plan.framing, rewrap))),
             (true, false) if plan.upstream_stream => Output::Collect(Box::default()),
             (true, false) => Output::Verbatim,
@@ -120,8 +141,8 @@ impl Reply {
         };
         Self {
             rewrap,
-            decoder: sse::Decoder::default(),
-            reader: reader(plan.profile, &plan.context.seed),
+            source: Source::of(plan.profile),
+            reader: reader(plan.profile, &plan.context),
             restore: Restore::default(),
             output,
             watch: Watch::default(),
@@ -132,6 +153,11 @@ impl Reply {
 
     /// Takes the next bytes of the upstream's event stream.
     pub fn feed(&mut self, chunk: &[u8]) -> Flow {
+        if let Output::Raw(raw) = &mut self.output {
+            raw.feed(chunk);
+            self.watch.good = true;
+            return self.watch.flow();
+        }
         if matches!(self.output, Output::Verbatim) && self.body.is_empty() {
             // The upstream was asked for the whole and sends events.
             self.output = match self.plan.client {
@@ -139,27 +165,35 @@ impl Reply {
                 _ => Output::Whole(Box::default()),
             };
         }
-        let mut decoder = std::mem::take(&mut self.decoder);
+        let mut source = std::mem::take(&mut self.source);
         let mut from = 0;
-        let fed = decoder.feed(chunk, |event| {
+        let fed = source.feed(chunk, |event| {
             let raw = chunk.get(from..event.end).unwrap_or_default();
             from = event.end;
             self.step(event, raw);
         });
-        self.decoder = decoder;
+        self.source = source;
         if let (Output::Relay(relay), false) = (&mut self.output, self.watch.done) {
             relay.hold(chunk.get(from..).unwrap_or_default());
         }
-        if let Err(too_long) = fed {
-            self.watch.failure.get_or_insert(Failure::garbage(&too_long.to_string()));
+        if let Err(failure) = fed {
+            self.broke(failure);
         }
         self.settle()
     }
 
     /// The upstream's event stream is over.
     pub fn eof(&mut self) -> Flow {
-        let mut decoder = std::mem::take(&mut self.decoder);
-        decoder.finish(|event| self.step(event, b"\n\n"));
+        if let Output::Raw(raw) = &self.output {
+            self.watch.usage.merge(&raw.usage());
+            self.watch.done = true;
+            return self.watch.flow();
+        }
+        let mut source = std::mem::take(&mut self.source);
+        if let Err(failure) = source.finish(|event| self.step(event, b"\n\n")) {
+            self.broke(failure);
+            return self.settle();
+        }
         let Self { reader, restore, output, watch, plan, .. } = self;
         reader.eof(&mut |event: Event<'_>| pass(event, restore, output, watch, &plan.context));
         if let (Output::Relay(relay), true, None) = (output, watch.done, &watch.failure) {
@@ -168,12 +202,34 @@ impl Reply {
         self.settle()
     }
 
+    /// The stream itself broke. What came before the end of the answer counts, not what follows.
+    fn broke(&mut self, failure: Failure) {
+        if !self.watch.done {
+            self.watch.failure.get_or_insert(failure);
+        }
+    }
+
     /// Takes a whole JSON answer, also where the client wants events.
     pub fn whole(&mut self, body: &[u8]) -> Flow {
+        let body = match openai_chat::unwrap_answer(self.plan.profile, body) {
+            Ok(body) => body,
+            Err(failure) => {
+                self.watch.failure = Some(failure);
+                return self.watch.flow();
+            }
+        };
         match self.plan.operation {
             Operation::CountTokens => return self.count(body),
             Operation::Compact => return self.verbatim(body),
-            Operation::Generate | Operation::Completion => {}
+            _ => {}
+        }
+        if matches!(self.output, Output::Raw(_)) {
+            self.feed(body);
+            return self.eof();
+        }
+        if let (Output::Images(images), true) = (&mut self.output, self.plan.profile.protocol() == RESPONSES)
+        {
+            images.look_whole(body, &self.plan.context);
         }
         match &self.output {
             // The client waits for events, the upstream did not send any: write them.
@@ -234,12 +290,16 @@ impl Reply {
         }
         let Self { reader, restore, output, watch, plan, .. } = self;
         let sse::Event { name, data, .. } = event;
+        if let (Output::Images(images), RESPONSES) = (&mut *output, plan.profile.protocol()) {
+            // Before the event's own meaning: it may end the answer.
+            watch.good |= images.look(data, &plan.context);
+        }
         reader.event(name, data, &mut |event: Event<'_>| pass(event, restore, output, watch, &plan.context));
         match output {
             Output::Relay(relay) if watch.failure.is_some() => relay.last_words(raw),
             Output::Relay(relay) => relay.event(name, data, raw, &plan.context),
             Output::Collect(collect) => collect.event(data),
-            Output::Stream(_) | Output::Whole(_) | Output::Verbatim => {}
+            _ => {}
         }
     }
 
@@ -253,6 +313,10 @@ impl Reply {
                     Some(body) => self.body = self.shown(&body),
                     None => self.watch.failure = Some(Failure::cut()),
                 },
+                Output::Images(mut images) => {
+                    self.watch.failure = images.end(context).err();
+                    self.output = Output::Images(images);
+                }
                 other => self.output = other,
             }
         }
@@ -264,8 +328,10 @@ impl Reply {
         match &mut self.output {
             Output::Relay(relay) => relay.fail(failure, SEQUENCE_UNKNOWN),
             Output::Stream(writer) => writer.event(Event::Failure(failure.clone())),
-            // Nothing of a whole answer has been sent: it is answered with an error status.
-            Output::Whole(_) | Output::Collect(_) | Output::Verbatim => self.body.clear(),
+            Output::Images(images) => images.fail(failure),
+            // Nothing of a whole answer has been sent: it is answered with an error status. One that is passed
+            // as it comes has no words for it: its connection is cut.
+            Output::Whole(_) | Output::Collect(_) | Output::Verbatim | Output::Raw(_) => self.body.clear(),
         }
         self.watch.failure.get_or_insert(failure.clone());
     }
@@ -275,6 +341,8 @@ impl Reply {
         match &mut self.output {
             Output::Relay(relay) => relay.frames().take(),
             Output::Stream(writer) => writer.frames().take(),
+            Output::Images(images) => images.take(),
+            Output::Raw(raw) => std::mem::take(&mut raw.out),
             Output::Whole(_) | Output::Collect(_) | Output::Verbatim => std::mem::take(&mut self.body),
         }
     }
@@ -284,6 +352,8 @@ impl Reply {
         match &mut self.output {
             Output::Relay(relay) => relay.frames().pending().len(),
             Output::Stream(writer) => writer.frames().pending().len(),
+            Output::Images(images) => images.pending(),
+            Output::Raw(raw) => raw.out.len(),
             Output::Whole(_) | Output::Collect(_) | Output::Verbatim => self.body.len(),
         }
     }
@@ -293,16 +363,32 @@ impl Reply {
         &self.watch.usage
     }
 
+    /// Whether the upstream said all that it had to say, and no picture was among it.
+    pub fn drew_nothing(&self) -> bool {
+        self.watch.done && matches!(self.output, Output::Images(_))
+    }
+
     /// Why the first choice ended, once it did.
     pub fn finish(&self) -> Option<Finish> {
         self.watch.finish
     }
 
-    /// Whether no visible content came.
+    /// How a complete answer differs from the thinking that its upstream was told.
+    pub fn thinking_mismatch(&self) -> Option<Mismatch> {
+        let Watch { usage, thinking, .. } = &self.watch;
+        Mismatch::of_answer(self.plan.thinking, self.plan.profile.protocol(), !thinking.is_empty(), usage)
+    }
+
+    /// Whether an answer that is complete has nothing to show: no text, no call, no picture, and neither a
+    /// filter nor a refusal that would explain it.
     pub fn is_empty(&self) -> bool {
-        self.watch.content == 0
+        matches!(self.plan.operation, Operation::Generate | Operation::Completion)
+            && !self.watch.content
+            && !matches!(self.watch.finish, Some(Finish::Filter | Finish::Refusal))
     }
 }
+
+const RESPONSES: Protocol = Protocol::OpenaiResponses;
 
 /// Relayed Responses events carry the upstream's numbers, which are not read: an error event takes one that
 /// is larger than any of them and still exact in JavaScript.
@@ -317,7 +403,8 @@ fn pass(event: Event<'_>, restore: &mut Restore, output: &mut Output, watch: &mu
     match output {
         Output::Stream(writer) => restore.event(event, context, &mut |event: Event<'_>| writer.event(event)),
         Output::Whole(fold) => restore.event(event, context, fold.as_mut()),
-        Output::Relay(_) | Output::Collect(_) | Output::Verbatim => {}
+        Output::Images(images) => images.event(event),
+        Output::Relay(_) | Output::Collect(_) | Output::Verbatim | Output::Raw(_) => {}
     }
 }
 

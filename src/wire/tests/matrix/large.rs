@@ -82,7 +82,8 @@ impl Work {
 }
 
 fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'static> {
-    const CARD: &Card = &Card { thinking: Support::Unknown, max_output: None, context: None };
+    const CARD: &Card =
+        &Card { thinking: Support::Unknown, max_output: None, context: None, whole_only: false };
     Replay {
         client,
         operation: Operation::Generate,
@@ -92,6 +93,7 @@ fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'static> {
         stream,
         framing: Framing::Sse,
         project: "p",
+        image_base: "",
         created: 1,
         seed: "0123456789abcdef0123456789abcdef",
     }

@@ -93,21 +93,8 @@ pub(crate) fn told(client: Protocol, upstream: Protocol, mut said: Said) -> Said
             Block::Thought { signature, .. } if client == CHAT => *signature = None,
             // A model of this vendor draws no pictures.
             Block::Image { mime, .. } if client == CLAUDE => *block = plain(format!("[image: {mime}]")),
-            // A citation is sent back in the next turn, and this vendor checks that it is its own.
-            Block::Text { urls, .. } if client == CLAUDE => urls.clear(),
             Block::Refusal(text) if matches!(client, CLAUDE | GEMINI) => *block = plain(text.clone()),
             _ => {}
-        }
-    }
-    said
-}
-
-/// The same of an upstream that was asked for a body and sent events, whatever its format: the body is written
-/// anew, and so without Claude's citations.
-pub(crate) fn collected(client: Protocol, mut said: Said) -> Said {
-    for block in &mut said.blocks {
-        if let (Block::Text { urls, .. }, CLAUDE) = (block, client) {
-            urls.clear();
         }
     }
     said

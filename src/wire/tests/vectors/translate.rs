@@ -31,21 +31,15 @@ struct Case<'v> {
 impl<'v> Case<'v> {
     fn new(vector: &'v Vector) -> Result<Self, &'static str> {
         let Some((client, format)) = replay::client_format(vector.client()) else {
-            return Err(match vector.client() {
-                "openai-images" => "client format openai-images is not read",
-                _ => "client format is unknown",
-            });
+            return Err("client format is unknown");
         };
         let operation = match vector.operation {
             Operation::Generate => format,
             Operation::CountTokens => target::Operation::CountTokens,
             Operation::Compact => target::Operation::Compact,
-            Operation::ImageEdits => return Err("operation images.edits is not translated"),
+            Operation::ImageEdits => target::Operation::ImageEdit,
         };
-        let profile = match vector.upstream_format() {
-            "kiro" => return Err("upstream kiro is not written, nor are its frames read"),
-            known => Profile::parse(known).ok_or("upstream format is unknown")?,
-        };
+        let profile = Profile::parse(vector.upstream_format()).ok_or("upstream format is unknown")?;
         let (model, _) = split_suffix(&vector.model);
         let card = facts(vector.upstream_format(), model).map(card).unwrap_or_default();
         Ok(Self { vector, client, operation, profile, card })
@@ -77,6 +71,7 @@ impl<'v> Case<'v> {
             project: "test-project",
             created: 1_700_000_000,
             seed: "0123456789abcdef0123456789abcdef",
+            image_base: "gpt-5.4-mini",
         }
     }
 
@@ -127,7 +122,7 @@ fn ran(output: Output) -> Attempt {
 fn refused(error: &WireError) -> Attempt {
     let failure = error.failure();
     let faults = match error {
-        WireError::Json(_) => vec![format!("refused as bad JSON: {error}")],
+        WireError::Json(_) | WireError::Form(_) => vec![format!("refused as unreadable: {error}")],
         WireError::Invalid { .. } | WireError::Unsupported { .. } => Vec::new(),
     };
     let output = Output::Refused { status: failure.status, message: failure.message };
@@ -141,5 +136,10 @@ fn card(facts: ModelFacts) -> Card {
         auto: facts.auto,
         levels: facts.levels.iter().filter_map(|word| Level::parse(word)).collect(),
     };
-    Card { thinking: Support::Bounded(bounds), max_output: facts.max_output, context: None }
+    Card {
+        thinking: Support::Bounded(bounds),
+        max_output: facts.max_output,
+        context: None,
+        ..Card::default()
+    }
 }

@@ -1,40 +1,10 @@
-//! Members of a request with the type they must have.
+//! Numbers of a request. They may come as strings: protobuf's JSON has both.
 //!
-//! Enters: a value and where it stands. Leaves: the value by type. May go wrong: another type, as a
-//! [`WireError`] that names the place. Numbers may come as strings: protobuf's JSON has both.
+//! Enters: a value and where it stands. Leaves: the number. May go wrong: another type, as a [`WireError`] that
+//! names the place.
 
 use crate::error::WireError;
-use crate::ir::Str;
-use crate::json::{Json, Map, Path};
-
-pub(super) fn string<'a>(value: Json<'a>, at: &Path<'_>) -> Result<Str<'a>, WireError> {
-    match value {
-        Json::Str(text) => Ok(text),
-        other => Err(WireError::expected(at, "a string", &other)),
-    }
-}
-
-pub(super) fn object<'a>(value: Json<'a>, at: &Path<'_>) -> Result<Map<'a>, WireError> {
-    match value {
-        Json::Object(map) => Ok(map),
-        other => Err(WireError::expected(at, "an object", &other)),
-    }
-}
-
-pub(super) fn array<'a>(value: Json<'a>, at: &Path<'_>) -> Result<Vec<Json<'a>>, WireError> {
-    match value {
-        Json::Array(items) => Ok(items),
-        other => Err(WireError::expected(at, "an array", &other)),
-    }
-}
-
-pub(super) fn strings<'a>(value: Json<'a>, at: &Path<'_>) -> Result<Vec<Str<'a>>, WireError> {
-    array(value, at)?.into_iter().enumerate().map(|(n, item)| string(item, &at.index(n))).collect()
-}
-
-pub(super) fn boolean(value: &Json<'_>, at: &Path<'_>) -> Result<bool, WireError> {
-    value.as_bool().ok_or_else(|| WireError::expected(at, "a boolean", value))
-}
+use crate::json::{Json, Path};
 
 pub(super) fn uint(value: &Json<'_>, at: &Path<'_>) -> Result<u64, WireError> {
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
@@ -71,8 +41,6 @@ mod tests {
         assert_eq!(int(&Json::Int(-1), &at).unwrap(), -1);
         let error = uint(&Json::Int(-1), &at).unwrap_err().to_string();
         assert_eq!(error, "topK: expected a whole number that is not negative, got -1");
-        let error = string(Json::Uint(1), &at).unwrap_err().to_string();
-        assert_eq!(error, "topK: expected a string, got a number");
         assert!(float(&Json::Str("NaN".into()), &at).is_err());
     }
 }
