@@ -3,6 +3,7 @@
 use crate::format;
 use crate::meaning::{Ask, Block, Choice, Counts, Finish, Part, Said, Tool, Turn};
 use serde_json::{Map, Value, json};
+use std::hint::black_box;
 use wire::Protocol;
 use wire::frames::Framing;
 use wire::replay::{self, Replay};
@@ -21,6 +22,8 @@ pub(crate) struct Case {
 
 #[derive(Clone, Copy, Debug)]
 enum Make {
+    /// Takes quadratic time, to see that it is found.
+    Quadratic,
     Head(fn(usize) -> String),
     Sse(fn(usize) -> String, usize),
     Request(Protocol, Profile, fn(usize) -> Ask),
@@ -31,6 +34,7 @@ enum Make {
 /// What is measured, ready to run.
 #[derive(Debug)]
 pub(crate) enum Work {
+    Quadratic(usize),
     Head(Vec<u8>),
     Sse(Vec<u8>, usize),
     Request(Replay<'static>, Vec<u8>),
@@ -41,6 +45,7 @@ pub(crate) enum Work {
 impl Case {
     pub(crate) fn work(&self, size: usize) -> Work {
         match self.make {
+            Make::Quadratic => Work::Quadratic(size),
             Make::Head(body) => Work::Head(body(size).into_bytes()),
             Make::Sse(stream, piece) => Work::Sse(stream(size).into_bytes(), piece),
             Make::Request(client, profile, ask) => {
@@ -49,11 +54,12 @@ impl Case {
             Make::Stream(client, upstream, said, piece) => {
                 let bytes = format::stream(upstream, &said(size));
                 let cuts = (1..bytes.len()).step_by(piece).collect();
-                Work::Stream(plan(client, upstream, true), bytes, cuts)
+                Work::Stream(Box::new(plan(client, upstream, true)), bytes, cuts)
             }
-            Make::Whole(client, upstream, said) => {
-                Work::Whole(plan(client, upstream, false), format::whole_answer(upstream, &said(size)))
-            }
+            Make::Whole(client, upstream, said) => Work::Whole(
+                Box::new(plan(client, upstream, false)),
+                format::whole_answer(upstream, &said(size)),
+            ),
         }
     }
 }
@@ -62,6 +68,7 @@ impl Work {
     /// Number of bytes or events that came out, so that nothing is optimised away.
     pub(crate) fn run(&self) -> usize {
         match self {
+            Self::Quadratic(n) => (0..*n).flat_map(|a| (0..*n).map(move |b| black_box(a ^ b))).count(),
             Self::Head(body) => {
                 let known = |protocol| wire::head::parse(body, protocol).map_or(0, |head| head.members.len());
                 Protocol::ALL.into_iter().map(known).sum()
@@ -93,17 +100,21 @@ fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'static> {
         stream,
         framing: Framing::Sse,
         project: "p",
+        image_base: "",
         created: 1,
         seed: "0123456789abcdef0123456789abcdef",
     }
 }
 
-fn plan(client: Protocol, upstream: Protocol, stream: bool) -> Box<Plan> {
+fn plan(client: Protocol, upstream: Protocol, stream: bool) -> Plan {
     let body = format::write_request(client, &turns(1));
-    Box::new(replay(client, format::profile(upstream), stream).request(&body).unwrap().plan)
+    replay(client, format::profile(upstream), stream).request(&body).unwrap().plan
 }
 
 type Shape<T> = (&'static str, usize, fn(usize) -> T);
+
+/// A case that must not pass.
+pub(crate) const QUADRATIC: &str = "quadratic";
 
 /// All cases.
 pub(crate) fn cases() -> Vec<Case> {
@@ -122,7 +133,7 @@ pub(crate) fn cases() -> Vec<Case> {
     const SAID: [Shape<Said>; 4] =
         [("texts", 40, texts), ("calls", 40, said_calls), ("mixed", 25, mixed), ("text", 4_000, said_text)];
     let case = |name: String, size, make| Case { name, size, make };
-    let mut cases = Vec::new();
+    let mut cases = vec![case(QUADRATIC.to_owned(), 100, Make::Quadratic)];
     for (shape, size, body) in BODIES {
         cases.push(case(format!("head::{shape}"), size, Make::Head(body)));
     }
@@ -157,8 +168,9 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn members(n: usize) -> String {
-    let members: String = (0..n).map(|at| format!(",\"k{at}\":{{\"a\":[{at},null]}}")).collect();
-    format!("{{\"model\":\"m\",\"messages\":[],\"input\":[],\"contents\":[]{members}}}")
+    let members: Vec<String> = (0..n).map(|at| format!("\"k{at}\":{{\"a\":[{at},null]}}")).collect();
+    let members = members.join(",");
+    format!("{{\"model\":\"m\",\"messages\":[],\"input\":[],\"contents\":[],{members}}}")
 }
 
 fn escapes(n: usize) -> String {
