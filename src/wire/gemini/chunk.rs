@@ -7,6 +7,7 @@ use crate::ir::Usage;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -24,7 +25,7 @@ pub(super) struct Envelope<'a> {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Chunk<'a> {
     #[serde(borrow)]
-    pub(super) candidates: Option<Vec<Candidate<'a>>>,
+    pub(super) candidates: Option<SmallVec<[Candidate<'a>; 1]>>,
     pub(super) usage_metadata: Option<UsageMetadata>,
     #[serde(borrow)]
     pub(super) prompt_feedback: Option<PromptFeedback<'a>>,
@@ -58,7 +59,7 @@ pub(super) struct Candidate<'a> {
 #[serde(default)]
 pub(super) struct Content<'a> {
     #[serde(borrow)]
-    pub(super) parts: Option<Vec<Part<'a>>>,
+    pub(super) parts: Option<SmallVec<[Part<'a>; 1]>>,
 }
 
 #[derive(Deserialize, Default)]
