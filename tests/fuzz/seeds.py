@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Makes the corpora of the fuzz targets of the translation vectors: tests/fuzz/corpus/<target>/<vector>."""
+import base64
 import json
 import pathlib
 
@@ -30,6 +31,8 @@ def main():
             pair = UPSTREAMS.index(source) * 4 + CLIENTS.index(to)
             seed("pair", name, bytes([pair, 7]) + text.encode())
             seed("sse", name, b"\x07" + text.encode())
+        elif "input_base64" in vector:
+            seed("event_stream", name, b"\x07" + base64.b64decode(vector["input_base64"]))
         else:
             continue
         count += 1
