@@ -5,6 +5,8 @@
 //! many. Rows hold sums since the beginning of their hour, so that a row that is written again replaces
 //! the one before.
 
+pub mod query;
+
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
