@@ -198,6 +198,7 @@ mod tests {
 
     #[test]
     fn row_29_rises_at_once_and_falls_when_it_was_calm_for_a_while() {
+        use Severity::{Critical, Fine, Warning};
         let rule = rule("rate-limit-ratio");
         let mut alerts = Alerts::default();
         let mut look = |of: u64, at: u64| {
@@ -206,7 +207,6 @@ mod tests {
                 .pop()
                 .map(|change| (change.before, change.alert.severity, change.alert.status))
         };
-        use Severity::{Critical, Fine, Warning};
         assert_eq!(look(50, 0), None, "5 % is not above 5 %");
         assert_eq!(look(51, 10), Some((Fine, Warning, "firing")));
         assert_eq!(look(60, 20), None, "told once");

@@ -7,5 +7,6 @@ pub mod alerts;
 pub mod log;
 mod log_file;
 pub mod metrics;
+pub mod providers;
 pub mod request;
 pub mod usage;
