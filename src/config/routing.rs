@@ -42,8 +42,9 @@ pub struct Routing {
 pub struct Selection {
     /// Order among credentials of the same priority.
     pub strategy: Strategy,
-    /// Keep a conversation on its credential.
-    pub session_affinity: bool,
+    /// Keep a conversation on its credential: everywhere, nowhere, or (`None`) where the upstream keeps what it
+    /// read of it.
+    pub session_affinity: Option<bool>,
     /// For how long after its last request.
     pub session_affinity_ttl: Span,
     /// Let sub-agents use the credential of their parent.
@@ -54,7 +55,7 @@ impl Default for Selection {
     fn default() -> Self {
         Self {
             strategy: Strategy::default(),
-            session_affinity: false,
+            session_affinity: None,
             session_affinity_ttl: Span::from_secs(3600),
             session_affinity_subagents: true,
         }
@@ -72,6 +73,8 @@ pub enum Strategy {
     WeightedRoundRobin,
     /// The first until it cools.
     FillFirst,
+    /// The less busy and quicker of two drawn at random.
+    LeastLoaded,
 }
 
 impl Strategy {
@@ -81,6 +84,7 @@ impl Strategy {
             "" | "roundrobin" | "rr" => Some(Self::RoundRobin),
             "weightedroundrobin" | "wrr" => Some(Self::WeightedRoundRobin),
             "fillfirst" | "ff" => Some(Self::FillFirst),
+            "leastloaded" | "ll" => Some(Self::LeastLoaded),
             _ => None,
         }
     }
@@ -93,7 +97,7 @@ impl<'de> Deserialize<'de> for Strategy {
                 let text = quoted(text);
                 format!(
                     "{REMARK}unknown strategy {text}, round-robin is used; \
-                     known are round-robin, weighted-round-robin, fill-first"
+                     known are round-robin, weighted-round-robin, fill-first, least-loaded"
                 )
             })
         })

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::health::Health;
+use crate::load::{Latency, Load};
 
 /// Names a [`State`] within the process, for as long as it lives.
 pub(crate) type Key = u64;
@@ -21,6 +22,8 @@ pub(crate) struct State {
     awaited: AtomicBool,
     troubled: AtomicBool,
     health: Mutex<Health>,
+    /// How quickly its answers begin.
+    pub(crate) latency: Latency,
     pub(crate) tally: Tally,
 }
 
@@ -65,6 +68,11 @@ impl State {
     /// Requests under way.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// How busy and how quick it is.
+    pub(crate) fn load(&self, now_ms: u64) -> Load {
+        Load { in_flight: self.in_flight(), micros: self.latency.micros(now_ms) }
     }
 
     /// Takes a slot; false: the limit is reached. Exact under any race.
