@@ -54,6 +54,8 @@ pub struct HealthRow {
 pub struct SessionRow {
     /// Digest of session and model.
     pub key: u64,
+    /// The credential's id.
+    pub credential: String,
     /// When it was used last, on the monotonic clock of this process.
     pub used_ms: u64,
     /// The row.
@@ -141,7 +143,8 @@ impl Pool {
                 connection: connection.clone(),
                 used_ms: to_wall(used_ms, now),
             };
-            sessions.extend(text(&row).map(|text| SessionRow { key, used_ms, text }));
+            let credential = id.to_string();
+            sessions.extend(text(&row).map(|text| SessionRow { key, credential, used_ms, text }));
         }
         Learnt { health, sessions }
     }

@@ -15,6 +15,7 @@ mod faults;
 mod files;
 mod local_answers;
 mod media;
+mod persistence;
 mod reload;
 mod rules;
 mod shared;

@@ -211,6 +211,7 @@ proptest! {
             }).collect(),
             sessions: rows.iter().map(|(_, text, key)| SessionRow {
                 key: *key,
+                    credential: String::new(),
                 used_ms: 0,
                 text: text.replace("records", "credential"),
             }).collect(),
