@@ -71,8 +71,6 @@ mod verdict;
 
 #[cfg(test)]
 mod scenario;
-#[cfg(test)]
-mod sim;
 
 use std::sync::Arc;
 

@@ -117,9 +117,8 @@ fn p45_a_full_disk_stops_no_request_and_is_mended_without_a_restart() {
         assert_eq!(proxy.post(CHAT.path, &CHAT.body("m", false)).head.status, 200, "{}", proxy.log());
     }
     assert_eq!(proxy.log().matches("requests are served as before").count(), 1, "{}", proxy.log());
-    let space = Command::new("prlimit")
-        .args(["--pid", &proxy.pid().to_string(), "--fsize=unlimited:"])
-        .status();
+    let space =
+        Command::new("prlimit").args(["--pid", &proxy.pid().to_string(), "--fsize=unlimited:"]).status();
     assert!(space.expect("prlimit runs").success());
     until(&proxy, "kept over a restart again");
     assert_eq!(calls_to_the_tired(&upstream), 1);
