@@ -8,6 +8,7 @@
 use crate::demo::Demo;
 use crate::proxy::Edge;
 use crate::state::State;
+use crate::state::learnt::Writer;
 use crate::state::renew::Renewer;
 use async_trait::async_trait;
 use config::Config;
@@ -151,6 +152,9 @@ pub fn run(
     let mut renewer = background_service("renewals", Renewer(Arc::clone(state)));
     renewer.threads = Some(1);
     server.add_service(renewer);
+    let mut writer = background_service("learnt", Writer(Arc::clone(state)));
+    writer.threads = Some(1);
+    server.add_service(writer);
     if let Some(demo) = demo {
         let mut demo = background_service("demo", demo);
         demo.threads = Some(1);
@@ -251,6 +255,8 @@ fn leave_early(server: &Server, state: Arc<State>) {
             std::thread::sleep(Duration::from_millis(50));
         }
         tracing::info!("all answers have ended");
+        // What the last of them taught.
+        state.release_learnt();
         end_process();
     });
 }

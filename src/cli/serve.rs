@@ -146,6 +146,7 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
     say(&text);
     let state = Arc::new(state);
     if let Some(file) = file {
+        state.keep_in(&reload::beside(&file, "state"));
         reload::watch(file, &state);
     }
     server::run(&state, &plan, demo, version()).map_err(|e| e.to_string())

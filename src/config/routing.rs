@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 
 /// Selection, retries and cooldowns.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Routing {
     /// How a credential is chosen.
@@ -28,12 +28,27 @@ pub struct Routing {
     pub max_retry_interval: u32,
     /// Keep books on failures, but let no credential cool down.
     pub disable_cooling: bool,
-    /// Keep cooldowns over a restart.
+    /// Keep cooldowns over a restart. CLIProxyAPI has a file beside each account for it, and none by default.
     pub save_cooldown_status: bool,
     /// Cooldown in seconds after 408 and 5xx.
     pub transient_error_cooldown_seconds: TransientCooldown,
     /// What to do when an account is used up.
     pub quota_exceeded: QuotaExceeded,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            selection: Selection::default(),
+            request_retry: 0,
+            max_retry_credentials: 0,
+            max_retry_interval: 0,
+            disable_cooling: false,
+            save_cooldown_status: true,
+            transient_error_cooldown_seconds: TransientCooldown::default(),
+            quota_exceeded: QuotaExceeded::default(),
+        }
+    }
 }
 
 /// `routing`.

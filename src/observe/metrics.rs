@@ -29,6 +29,8 @@ pub struct Metrics {
     empty: IntCounterVec,
     /// Looks at the configuration file that found a change.
     pub reloads: IntCounterVec,
+    /// Batches of what was learnt, on their way to the disk.
+    pub store_writes: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
     /// Upstream connections that were opened.
@@ -110,6 +112,7 @@ impl Metrics {
                 "upstream_connections_reused_total",
                 "Upstream connections used again.",
             )?,
+            store_writes: counters("store_writes_total", "Batches of what was learnt.", &["outcome"])?,
             panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
             in_flight,
             registry,

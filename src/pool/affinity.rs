@@ -80,6 +80,27 @@ impl Affinity {
     }
 }
 
+impl Affinity {
+    /// Sessions that were served at `since_ms` or later: key, credential, when.
+    pub(crate) fn used_since(&self, since_ms: u64) -> Vec<(u64, CredentialId, u64)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            // An old binding with a young one of the same key is history.
+            let old = shard.old.iter().filter(|(key, _)| !shard.young.contains_key(key));
+            let used = shard.young.iter().chain(old).filter(|(_, binding)| binding.used_ms >= since_ms);
+            found.extend(used.map(|(key, binding)| (*key, binding.credential.clone(), binding.used_ms)));
+        }
+        found
+    }
+
+    /// Whether a session is remembered.
+    pub(crate) fn remembers(&self, key: u64) -> bool {
+        let shard = self.shard(key).lock();
+        shard.young.contains_key(&key) || shard.old.contains_key(&key)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -77,6 +77,13 @@ pub(crate) fn rest_ms(class: Class, level: u32, terms: &Terms) -> u64 {
     rest.max(terms.floor_ms)
 }
 
+/// The longest rest that a class can have been given, in milliseconds: what a rest that was written down
+/// before the wall clock jumped is cut to.
+pub(crate) fn longest_ms(class: Class, hint_cap_ms: u64) -> u64 {
+    let guess = ladder(class).last().copied().unwrap_or(0);
+    guess.max(hint_cap_ms).max(RULE_FLOOR_MS)
+}
+
 /// Until when a failure at `failed_ms` with a rest until `until_ms` counts as the last of a row.
 pub(crate) fn remembered_until(failed_ms: u64, until_ms: u64) -> u64 {
     let rest = until_ms.saturating_sub(failed_ms);

@@ -35,11 +35,11 @@ pub(crate) struct Record {
     /// End of the rest; 0: the failure was only counted.
     pub(crate) until_ms: u64,
     /// Failures in a row before the last one.
-    level: u32,
+    pub(crate) level: u32,
     /// Gives way when nobody else is ready.
     pub(crate) soft: bool,
     /// End of the lease of a test that is under way; 0: none is.
-    probe_until_ms: u64,
+    pub(crate) probe_until_ms: u64,
 }
 
 impl Record {
@@ -187,6 +187,14 @@ impl Health {
     /// Forgets models that are served no more.
     pub(crate) fn keep(&mut self, served: impl Fn(&str) -> bool) {
         self.models.retain(|model, _| served(model));
+    }
+
+    /// Takes up what was learnt before the process started. What was learnt since is newer and stays.
+    pub(crate) fn recall(&mut self, model: Option<Arc<str>>, record: Record) {
+        match model {
+            Some(model) => drop(self.models.entry(model).or_insert(record)),
+            None => drop(self.whole.get_or_insert(record)),
+        }
     }
 
     /// Whether something rests for another reason than `class`: its place in the queues is no longer right

@@ -29,6 +29,7 @@
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
+//! | `learnt.rs` | what outlives the process |
 //! | `standing.rs`, `listing.rs`, `explain.rs` | lists and explanations |
 //! | `invariants.rs` | what is always true |
 //!
@@ -52,6 +53,7 @@ pub mod hints;
 mod index;
 mod invariants;
 mod judge;
+mod learnt;
 mod listing;
 mod load;
 mod model;
@@ -72,8 +74,6 @@ mod verdict;
 
 #[cfg(test)]
 mod scenario;
-#[cfg(test)]
-mod sim;
 
 use std::sync::Arc;
 
@@ -88,6 +88,7 @@ pub use crate::from_config::{from_config, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};
+pub use crate::learnt::{HealthRow, Learnt, Recalled, SessionRow};
 pub use crate::listing::{Account, Listed, Status};
 pub use crate::model::{ModelSet, ModelSpec};
 pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};

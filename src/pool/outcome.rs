@@ -2,7 +2,7 @@
 //!
 //! Enters: [`Outcome`], made by whoever spoke to the upstream. Leaves: [`Verdict`], made by the pool.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::health::Scope;
 use crate::hints::Hint;
@@ -56,7 +56,7 @@ pub enum Phase {
 }
 
 /// What kind of thing happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// It worked.

@@ -5,6 +5,7 @@ mod cooling;
 mod ending;
 mod falling_back;
 mod reloading;
+mod remembering;
 mod routing;
 mod showing;
 

@@ -90,10 +90,12 @@ pub(crate) fn standing(index: &Index, candidate: Candidate, now_ms: u64) -> Opti
     Some(match gate {
         Gate::Open { .. } => healthy(),
         Gate::Probing { .. } => Standing::Tested,
-        Gate::Shut { until_ms, soft, .. } => {
+        Gate::Shut { until_ms, soft, class } => {
             let mut records = health.about(&model.upstream);
-            let (scope, record) =
-                records.find(|(_, record)| (record.until_ms, record.soft) == (until_ms, soft))?;
+            // Two rests may end in the same millisecond: the one that shuts the gate is told.
+            let shuts =
+                |record: &Record| (record.until_ms, record.soft, record.class) == (until_ms, soft, class);
+            let (scope, record) = records.find(|(_, record)| shuts(record))?;
             Standing::Cooling(Rest::of(record, scope, now_ms))
         }
     })

@@ -21,6 +21,8 @@ pub(crate) struct State {
     /// Somebody was refused for want of a slot since the last one was given back.
     awaited: AtomicBool,
     troubled: AtomicBool,
+    /// The health may have changed since it was last taken down.
+    changed: AtomicBool,
     health: Mutex<Health>,
     /// How quickly its answers begin.
     pub(crate) latency: Latency,
@@ -62,7 +64,14 @@ impl State {
         let mut health = self.health.lock();
         let result = change(&mut health);
         self.troubled.store(!health.is_clear(), Ordering::Release);
+        self.changed.store(true, Ordering::Release);
         result
+    }
+
+    /// Whether the health may have changed since this was last asked. Ask before it is looked at: a change
+    /// meanwhile is told once more.
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// Requests under way.

@@ -8,9 +8,11 @@ pub mod atomic;
 pub mod files;
 pub mod keys;
 pub mod lanes;
+pub mod learnt;
 pub mod query;
 pub mod reload;
 pub mod renew;
+pub mod store;
 
 use crate::observe::metrics::Metrics;
 use accounts::Accounts;
@@ -19,13 +21,14 @@ use config::Config;
 use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
+use learnt::Keeper;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{Loaded, Now, Pool};
 use renew::Renewals;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Idle upstream connections that are kept.
@@ -48,6 +51,8 @@ pub struct State {
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
     renewals: Renewals,
+    /// Nothing is kept over a restart without one.
+    keeper: OnceLock<Keeper>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -101,6 +106,7 @@ impl State {
             metrics: Metrics::new()?,
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
+            keeper: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
         };

@@ -120,10 +120,15 @@ impl Watched {
 pub fn logging(config: &Config, file: Option<&Path>) -> log::Settings {
     let logging = &config.logging;
     let folder = logging.logging_to_file.then(|| match logging.log_dir.as_str() {
-        "" => file.and_then(Path::parent).unwrap_or(Path::new("")).join("logs"),
+        "" => file.map_or_else(|| PathBuf::from("logs"), |file| beside(file, "logs")),
         named => accounts::folder(named),
     });
     log::Settings { debug: logging.debug, folder, most: logging.logs_max_total_size_mb << 20 }
+}
+
+/// The folder `name` beside the configuration file.
+pub fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(name)
 }
 
 /// Names of the files whose account came, went or changed.

@@ -66,7 +66,7 @@ fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
 
 fn all_sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
-    for folder in ["src", "tests/suite", "tests/support", "benches"] {
+    for folder in ["src", "tests/suite", "tests/sim", "tests/support", "benches"] {
         let folder = root().join(folder);
         if folder.is_dir() {
             sources(&folder, &mut files);

@@ -17,6 +17,7 @@ mod files;
 mod local_answers;
 mod media;
 mod providers;
+mod persistence;
 mod reload;
 mod rules;
 mod shared;

@@ -2,7 +2,7 @@
 
 use crate::client::{Answer, Client};
 use crate::scratch::{Scratch, free_port};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,8 @@ pub struct Proxy {
     child: Child,
     address: SocketAddr,
     scratch: Scratch,
+    /// Binary and arguments.
+    command: Vec<String>,
 }
 
 impl Proxy {
@@ -44,23 +46,39 @@ impl Proxy {
 
     /// Starts `binary` with `arguments`; it has to listen on `port`.
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
-        let log = File::create(scratch.path().join("proxy.log")).expect("the log can be made");
-        let child = Command::new(binary)
-            .args(arguments)
-            .current_dir(scratch.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("the proxy starts");
-        let mut proxy = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch };
+        let command: Vec<String> =
+            std::iter::once(binary).chain(arguments.iter().copied()).map(str::to_owned).collect();
+        let child = spawn(&command, scratch.path());
+        let mut proxy = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, command };
+        proxy.wait_until_it_listens();
+        proxy
+    }
+
+    fn wait_until_it_listens(&mut self) {
         let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(proxy.address).is_err() {
-            let ended = proxy.child.try_wait().expect("the process can be asked");
-            assert!(ended.is_none() && Instant::now() < end, "the proxy did not start:\n{}", proxy.log());
+        while TcpStream::connect(self.address).is_err() {
+            let ended = self.child.try_wait().expect("the process can be asked");
+            assert!(ended.is_none() && Instant::now() < end, "the proxy did not start:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        proxy
+    }
+
+    /// Kills the process, which has no time to do anything (`kill -9`), and starts it again in its folder.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// Starts it again in its folder, after its end.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.command, self.scratch.path());
+        self.wait_until_it_listens();
+    }
+
+    /// Kills the process, which has no time to do anything (`kill -9`).
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process can be waited for");
     }
 
     /// Where it listens.
@@ -129,6 +147,19 @@ impl Proxy {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+fn spawn(command: &[String], folder: &Path) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(folder.join("proxy.log"));
+    let log = log.expect("the log can be made");
+    Command::new(&command[0])
+        .args(&command[1..])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("the log can be shared"))
+        .stderr(log)
+        .spawn()
+        .expect("the proxy starts")
 }
 
 impl Drop for Proxy {
