@@ -72,7 +72,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Makes it of a configuration.
     pub fn new(config: Config) -> Self {
-        let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::Secret::expose_secret));
+        let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::ClientKey::expose_secret));
         let payload = config.payload.rules();
         Self { config, keys, payload }
     }
