@@ -399,7 +399,7 @@ payload:
         assert_eq!(
             warnings("routing:\n  strategy: fastest\n"),
             ["c:2:13: routing.strategy: unknown strategy `fastest`, round-robin is used; \
-             known are round-robin, weighted-round-robin, fill-first"]
+             known are round-robin, weighted-round-robin, fill-first, least-loaded"]
         );
     }
 

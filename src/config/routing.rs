@@ -66,8 +66,9 @@ impl Default for Waiting {
 pub struct Selection {
     /// Order among credentials of the same priority.
     pub strategy: Strategy,
-    /// Keep a conversation on its credential.
-    pub session_affinity: bool,
+    /// Keep a conversation on its credential: everywhere, nowhere, or (`None`) where the upstream keeps what it
+    /// read of it.
+    pub session_affinity: Option<bool>,
     /// For how long after its last request.
     pub session_affinity_ttl: Span,
     /// Let sub-agents use the credential of their parent.
@@ -78,7 +79,7 @@ impl Default for Selection {
     fn default() -> Self {
         Self {
             strategy: Strategy::default(),
-            session_affinity: false,
+            session_affinity: None,
             session_affinity_ttl: Span::from_secs(3600),
             session_affinity_subagents: true,
         }
@@ -96,6 +97,8 @@ pub enum Strategy {
     WeightedRoundRobin,
     /// The first until it cools.
     FillFirst,
+    /// The less busy and quicker of two drawn at random.
+    LeastLoaded,
 }
 
 impl Strategy {
@@ -105,6 +108,7 @@ impl Strategy {
             "" | "roundrobin" | "rr" => Some(Self::RoundRobin),
             "weightedroundrobin" | "wrr" => Some(Self::WeightedRoundRobin),
             "fillfirst" | "ff" => Some(Self::FillFirst),
+            "leastloaded" | "ll" => Some(Self::LeastLoaded),
             _ => None,
         }
     }
@@ -117,7 +121,7 @@ impl<'de> Deserialize<'de> for Strategy {
                 let text = quoted(text);
                 format!(
                     "{REMARK}unknown strategy {text}, round-robin is used; \
-                     known are round-robin, weighted-round-robin, fill-first"
+                     known are round-robin, weighted-round-robin, fill-first, least-loaded"
                 )
             })
         })

@@ -30,6 +30,10 @@ pub struct Attempts {
     stay: Option<Stay>,
     /// Somebody was forgiven and not picked since: what stands in the way is told once more.
     hopes: bool,
+    /// The conversation begins with this request.
+    begins: bool,
+    /// This request has bound its session to a credential that has not answered yet.
+    bound: bool,
 }
 
 /// The next pick stays with a credential.
@@ -64,6 +68,25 @@ impl Attempts {
     /// Status of the last failure; `None`: there was none, or it had none.
     pub fn last_status(&self) -> Option<u16> {
         self.last_status
+    }
+
+    /// Says whether the conversation begins with this request. Whoever serves it is remembered; who served
+    /// another one that began with the same words is not looked for.
+    pub fn conversation_begins(&mut self, begins: bool) {
+        self.begins = begins;
+    }
+
+    /// Whether the session has no credential of its own yet that it should return to.
+    pub(crate) fn may_bind_anew(&self) -> bool {
+        self.begins || self.bound
+    }
+
+    pub(crate) fn begins(&self) -> bool {
+        self.begins
+    }
+
+    pub(crate) fn bound(&mut self) {
+        self.bound = true;
     }
 
     /// Different credentials in this round.

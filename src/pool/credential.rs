@@ -78,6 +78,22 @@ impl Kind {
         known.map_or(Self::Chat, |(_, kind)| *kind)
     }
 
+    /// Whether its upstream keeps what it read of a conversation for the next turn, and reports how much of it
+    /// was found again. Chat Completions servers are too many kinds to tell.
+    pub fn caches_prompts(self) -> bool {
+        match self {
+            Self::Responses
+            | Self::Codex
+            | Self::Claude
+            | Self::Gemini
+            | Self::Vertex
+            | Self::Antigravity
+            | Self::GeminiCli
+            | Self::Kiro => true,
+            Self::Chat | Self::Kimi | Self::Qwen | Self::Iflow | Self::Copilot => false,
+        }
+    }
+
     /// The catalogue's channel of a Chat Completions server; empty: it serves what the operator lists.
     pub fn chat_channel(self) -> &'static str {
         match self {

@@ -44,6 +44,7 @@ fn settings(config: &Config) -> Settings {
             config::Strategy::RoundRobin => Strategy::RoundRobin,
             config::Strategy::WeightedRoundRobin => Strategy::Weighted,
             config::Strategy::FillFirst => Strategy::FillFirst,
+            config::Strategy::LeastLoaded => Strategy::LeastLoaded,
         },
         force_model_prefix: config.models.force_model_prefix,
         request_retry: routing.request_retry,
@@ -51,15 +52,23 @@ fn settings(config: &Config) -> Settings {
         max_retry_interval_ms: u64::from(routing.max_retry_interval) * 1000,
         disable_cooling: routing.disable_cooling,
         transient_cooldown_ms: routing.transient_error_cooldown_seconds.duration().map_or(0, millis),
-        session_affinity_ms: if selection.session_affinity {
-            millis(selection.session_affinity_ttl.0)
-        } else {
-            0
+        session_affinity_ms: match selection.session_affinity {
+            Some(false) => 0,
+            Some(true) | None => millis(selection.session_affinity_ttl.0),
         },
-        fallback_models: config.models.fallback_models.iter().map(fallbacks).collect(),
+        affinity_without_cache: selection.session_affinity == Some(true),
+        fallback_models: USUAL_FALLBACKS
+            .iter()
+            .map(|(model, list)| ((*model).to_owned(), list.iter().map(|name| Arc::from(*name)).collect()))
+            .chain(config.models.fallback_models.iter().map(fallbacks))
+            .collect(),
         ..Settings::default()
     }
 }
+
+/// What serves in place of a model that many accounts list and are refused, unless `fallback-models` has a list
+/// for it, which may be empty. Source: `reference/cliproxyapi-plusplus.md` 2.5, Spark.
+const USUAL_FALLBACKS: [(&str, &[&str]); 1] = [("gpt-5.3-codex-spark", &["gpt-5.3-codex"])];
 
 fn fallbacks((model, list): (&String, &Vec<String>)) -> (String, Arc<[Arc<str>]>) {
     let list = list.iter().map(|name| Arc::from(name.trim())).collect();
@@ -289,6 +298,8 @@ mod tests {
             max_retry_interval_ms: 30_000,
             transient_cooldown_ms: 0,
             session_affinity_ms: 600_000,
+            affinity_without_cache: true,
+            fallback_models: settings.fallback_models.clone(),
             ..Settings::default()
         };
         assert_eq!(settings, expected);
@@ -297,6 +308,31 @@ mod tests {
         let headers: Vec<_> = specs[0].headers.iter().map(|(k, v)| (k.as_str(), v.expose_secret())).collect();
         assert_eq!(headers, [("X-A", "b"), ("X-C", "$X-D")]);
         assert!(unserved(&config, &[])[0].contains("request-scoped-errors"), "{:?}", unserved(&config, &[]));
+    }
+
+    #[test]
+    fn sessions_stay_by_default_where_prompts_are_cached() {
+        let of = |yaml: &str| {
+            let settings = from_config(&load(yaml), &[]).0;
+            (settings.session_affinity_ms, settings.affinity_without_cache)
+        };
+        assert_eq!(of("{}"), (3_600_000, false));
+        assert_eq!(of("routing: {session-affinity: true}"), (3_600_000, true));
+        assert_eq!(of("routing: {session-affinity: false}").0, 0);
+        let strategy = from_config(&load("routing: {strategy: least-loaded}"), &[]).0.strategy;
+        assert_eq!(strategy, Strategy::LeastLoaded);
+    }
+
+    #[test]
+    fn spark_has_a_fallback_unless_the_file_says_otherwise() {
+        let list = |yaml: &str| {
+            let lists = from_config(&load(yaml), &[]).0.fallback_models;
+            lists["gpt-5.3-codex-spark"].iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(list("{}"), ["gpt-5.3-codex"]);
+        assert_eq!(list("fallback-models: {m: [n]}"), ["gpt-5.3-codex"]);
+        assert_eq!(list("fallback-models: {GPT-5.3-Codex-Spark: [gpt-5.4]}"), ["gpt-5.4"]);
+        assert!(list("fallback-models: {gpt-5.3-codex-spark: []}").is_empty());
     }
 
     #[test]

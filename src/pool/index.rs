@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::credential::{CredentialId, CredentialSpec};
+use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::model::{ModelSet, ModelSpec, Span};
 use crate::queue::Queue;
+use crate::ratio::Window;
 use crate::settings::{Settings, Strategy};
 use crate::state::{Key, Signals, State};
 
@@ -68,6 +69,10 @@ pub(crate) struct Entry {
     pub(crate) facts: Arc<ModelSpec>,
     /// The provider shown for it.
     pub(crate) shown_provider: Arc<str>,
+    /// Somebody here keeps a prompt cache, so that a session is worth remembering.
+    pub(crate) caches: bool,
+    /// How its attempts ended.
+    pub(crate) errors: Arc<Window>,
 }
 
 impl Entry {
@@ -206,6 +211,8 @@ impl Index {
             provider: same.then(|| Arc::clone(&provider)),
             facts: Arc::clone(shown.models.get(first.models.positions().start)?),
             shown_provider: provider,
+            caches: line.iter().any(|c| self.spec(*c).is_some_and(|spec| spec.kind.caches_prompts())),
+            errors: before.map(|before| Arc::clone(&before.errors)).unwrap_or_default(),
         })
     }
 
@@ -284,6 +291,12 @@ impl Index {
         providers.sort();
         providers.dedup();
         Some(SharedModel { model: Arc::clone(&entry.id), providers })
+    }
+
+    /// Whether sessions stay with credentials of a kind.
+    pub(crate) fn keeps_sessions(&self, kind: Kind) -> bool {
+        let settings = &self.settings;
+        settings.session_affinity_ms > 0 && (settings.affinity_without_cache || kind.caches_prompts())
     }
 
     /// Turns under the weighted strategy may leave a candidate out for good.

@@ -9,12 +9,16 @@ use std::sync::Arc;
 use crate::attempts::Attempts;
 use crate::health::Gate;
 use crate::index::{Bucket, Candidate, Credential, Index};
+use crate::load::Load;
 use crate::model::{ModelSpec, Span};
 use crate::queue::{Aside, Judged};
 use crate::settings::Strategy;
 
 /// Longest time until somebody who is full is asked again without a signal.
 const FULL_RECHECK_MS: u64 = 60_000;
+
+/// The load of a candidate that is not there.
+const NOBODY: Load = Load { in_flight: u32::MAX, micros: Some(u64::MAX) };
 
 /// A candidate that serves; its slot is taken.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ impl Case<'_> {
         let load = |position: u32| {
             let candidate = bucket.candidates.get(position as usize);
             let credential = candidate.and_then(|candidate| self.index.credential(*candidate));
-            credential.map_or(u32::MAX, |credential| credential.state.in_flight())
+            credential.map_or(NOBODY, |credential| credential.state.load(self.now_ms))
         };
         let mut judge = |position| self.judge_at(bucket, position);
         let mut queue = bucket.queue.lock();

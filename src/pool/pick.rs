@@ -12,6 +12,7 @@ use wire::thinking::Mode;
 use crate::credential::CredentialSpec;
 use crate::index::{Credential, Index};
 use crate::model::ModelSpec;
+use crate::ratio::Window;
 use crate::state::{Signals, State, count};
 
 /// A credential and one of its upstream models, held for one attempt.
@@ -27,6 +28,10 @@ pub struct Pick {
     pub(crate) started_ms: u64,
     pub(crate) refresh: bool,
     pub(crate) committed: bool,
+    /// The session that stays with the credential if it is well.
+    pub(crate) session: Option<u64>,
+    /// How attempts on the model end.
+    pub(crate) errors: Arc<Window>,
     pub(crate) hold: Hold,
 }
 

@@ -4,10 +4,11 @@
 //! its report, so none is reported twice.
 
 use crate::Pool;
+use crate::affinity::PATIENCE_MS;
 use crate::attempts::{Attempts, Failed, earns_a_round};
 use crate::cooldown::Terms;
 use crate::health::{Blow, Healed, Scope};
-use crate::outcome::{Class, Cooled, Next, Outcome, Verdict};
+use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
 use crate::pick::Pick;
 use crate::queue::mix;
 use crate::route::Route;
@@ -21,11 +22,17 @@ const BUSY_WAIT_MS: u64 = 250;
 /// Longest addition to a wait, so that those who wait do not come back together.
 const JITTER_MS: u64 = 2000;
 
+/// Whether a rest is longer than a session waits.
+fn rests_long(cooled: Option<Cooled>, now: Now) -> bool {
+    cooled.is_some_and(|cooled| !cooled.soft && cooled.until_ms > now.mono_ms.saturating_add(PATIENCE_MS))
+}
+
 impl Pool {
     /// The first good byte of the answer goes to the client: a test is passed, and from here on nothing is
     /// retried. Report the end as usual.
-    pub fn confirm(&self, pick: &mut Pick) {
+    pub fn confirm(&self, pick: &mut Pick, now: Now) {
         pick.committed = true;
+        pick.hold.state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
         self.heal(pick);
         pick.hold.end_probe();
     }
@@ -54,12 +61,20 @@ impl Pool {
         match ruling.class {
             Class::Success => {
                 count(&state.tally.succeeded);
+                pick.errors.note(false, now.mono_ms);
+                if !pick.committed {
+                    state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
+                }
                 self.heal(&pick);
                 return verdict(Next::Return, None);
             }
             Class::ClientGone => return verdict(Next::Return, None),
             Class::RequestFault => {}
             _ => count(&state.tally.failed),
+        }
+        if matches!(outcome, Outcome::Timeout(Phase::Header | Phase::FirstEvent)) && !pick.committed {
+            // A refusal may come quickly and says nothing about answers; silence was at least so long.
+            state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
         }
         let status = match outcome {
             Outcome::Status { status, .. } => Some(*status),
@@ -71,7 +86,13 @@ impl Pool {
             attempts.failed(&failed, Next::RefreshThenSame);
             return verdict(Next::RefreshThenSame, None);
         }
+        if ruling.class != Class::RequestFault {
+            pick.errors.note(true, now.mono_ms);
+        }
         let cooled = if ruling.cools() { self.strike(&pick, &ruling, status, now) } else { None };
+        if let Some(session) = pick.session.filter(|_| ruling.class.is_broken() || rests_long(cooled, now)) {
+            self.affinity.unbind(session, &spec.id);
+        }
         let narrow = ruling.scope == Scope::Model && cooled.is_none_or(|cooled| cooled.scope == Scope::Model);
         let next = match ruling.then {
             _ if pick.committed => Next::Return,

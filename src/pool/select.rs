@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::Pool;
-use crate::affinity::Session;
+use crate::affinity::{PATIENCE_MS, Session};
 use crate::attempts::Attempts;
 use crate::credential::CredentialId;
 use crate::index::{Candidate, Entry, Index};
@@ -24,8 +24,6 @@ use crate::state::count;
 
 /// Most credentials whose reasons are told.
 const REASONS: usize = 8;
-/// A session waits this long for its credential before it moves: about the life of a prompt cache.
-const SESSION_PATIENCE_MS: u64 = 300_000;
 
 /// Why nobody can serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,10 +92,16 @@ impl Pool {
             ready.or_else(|| entry.buckets.iter().find_map(|bucket| soft.next_soft(bucket)))
         });
         let Some(able) = able else { return Err(nobody(entry, route, attempts, now)) };
-        if let Some(session) = session.filter(|_| move_on) {
-            self.affinity.bind(session.key, &able.credential.spec.id, now.mono_ms);
+        let spec = &able.credential.spec;
+        let kept = session.filter(|_| route.index.keeps_sessions(spec.kind));
+        if let Some(session) = kept.as_ref().filter(|_| move_on) {
+            self.affinity.bind(session.key, &spec.id, now.mono_ms);
+            if session.credential.as_ref() != Some(&spec.id) {
+                attempts.bound();
+            }
         }
-        Ok(self.hand_out(route, able, attempts, now, false))
+        let session = kept.map(|session| session.key);
+        Ok(Pick { session, ..self.hand_out(route, able, attempts, now, false) })
     }
 
     /// Takes a slot of this credential and no other, for a request about something that its account alone
@@ -128,8 +132,10 @@ impl Pool {
 
     /// What is known of a session; `None` where affinity is off.
     fn session(&self, route: &Route, entry: &Entry, session: u64, now: Now) -> Option<Session> {
-        let life_ms = route.index.settings.session_affinity_ms;
-        (life_ms > 0).then(|| self.affinity.session(session, &entry.id, life_ms, now.mono_ms))
+        let settings = &route.index.settings;
+        let life_ms = settings.session_affinity_ms;
+        let kept = life_ms > 0 && (entry.caches || settings.affinity_without_cache);
+        kept.then(|| self.affinity.session(session, &entry.id, life_ms, now.mono_ms))
     }
 
     fn hand_out(&self, route: &Route, able: Able, attempts: &mut Attempts, now: Now, refresh: bool) -> Pick {
@@ -151,6 +157,8 @@ impl Pool {
             started_ms: now.mono_ms,
             refresh,
             committed: false,
+            session: None,
+            errors: route.entry().map(|entry| Arc::clone(&entry.errors)).unwrap_or_default(),
             hold,
         }
     }
@@ -172,6 +180,9 @@ fn stay(route: &Route, entry: &Entry, attempts: &mut Attempts, now: Now) -> Opti
 
 /// The session's credential if it can serve, and whether the session shall move to whoever serves instead.
 fn sticky(session: &Session, entry: &Entry, case: &Case<'_>) -> (Option<Able>, bool) {
+    if case.attempts.begins() {
+        return (None, true);
+    }
     let position = session.credential.as_ref().and_then(|id| case.index.position_of(id));
     let Some(candidate) = position.and_then(|position| candidate_of(entry, position)) else {
         return (None, true);
@@ -180,8 +191,10 @@ fn sticky(session: &Session, entry: &Entry, case: &Case<'_>) -> (Option<Able>, b
         // Binding anew keeps the session alive.
         Judged::Take(able) => (Some(able), true),
         Judged::Rest { aside: Aside::Broken, .. } => (None, true),
-        Judged::Rest { until_ms, .. } => (None, until_ms > case.now_ms.saturating_add(SESSION_PATIENCE_MS)),
-        Judged::Skip | Judged::Wait { .. } => (None, false),
+        Judged::Rest { .. } if case.attempts.may_bind_anew() => (None, true),
+        Judged::Rest { until_ms, .. } => (None, until_ms > case.now_ms.saturating_add(PATIENCE_MS)),
+        // It was to be the session's home and did not answer: whoever does becomes that.
+        Judged::Skip | Judged::Wait { .. } => (None, case.attempts.may_bind_anew()),
     }
 }
 

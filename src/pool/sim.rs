@@ -163,7 +163,7 @@ impl Sim {
         let goes_on = match request.pick.take() {
             None => self.begin(&mut request),
             Some(mut pick) if self.dice.roll(4) == 0 => {
-                self.pool.confirm(&mut pick);
+                self.pool.confirm(&mut pick, self.now);
                 self.learnt(&pick);
                 request.pick = Some(pick);
                 true

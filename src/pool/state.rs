@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::budget::Windows;
 use crate::health::Health;
+use crate::load::{Latency, Load};
 
 /// Names a [`State`] within the process, for as long as it lives.
 pub(crate) type Key = u64;
@@ -25,6 +26,8 @@ pub(crate) struct State {
     health: Mutex<Health>,
     /// Locked after the health, never before it.
     windows: Mutex<Windows>,
+    /// How quickly its answers begin.
+    pub(crate) latency: Latency,
     pub(crate) tally: Tally,
 }
 
@@ -74,6 +77,11 @@ impl State {
     /// Requests under way.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// How busy and how quick it is.
+    pub(crate) fn load(&self, now_ms: u64) -> Load {
+        Load { in_flight: self.in_flight(), micros: self.latency.micros(now_ms) }
     }
 
     /// Takes a slot; false: the limit is reached. Exact under any race.

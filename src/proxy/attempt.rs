@@ -88,7 +88,7 @@ impl Exchange<'_, '_> {
             question.take();
             prepared.take();
             record.first_byte();
-            state.pool.confirm(&mut pick);
+            state.pool.confirm(&mut pick, state.now());
         };
         let mut pace = pace(self.snapshot);
         if passed.is_some() {

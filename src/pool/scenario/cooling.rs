@@ -35,7 +35,7 @@ fn p18_after_the_rest_one_request_tests_and_the_others_wait() {
     drop(ask(3500).unwrap());
     let mut probe = ask(3500).unwrap();
     // The answer begins: everyone is back, though the stream still runs.
-    pool.confirm(&mut probe);
+    pool.confirm(&mut probe, at(3600));
     let rest: Vec<Pick> = (0..5).map(|_| ask(3601).unwrap()).collect();
     assert!(rest.iter().all(|pick| !pick.is_probe()));
     drop((probe, rest));

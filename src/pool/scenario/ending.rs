@@ -9,7 +9,7 @@ fn nothing_is_retried_once_the_client_has_seen_a_byte() {
         let route = pool.route("m", at(0)).unwrap();
         let mut attempts = Attempts::default();
         let mut pick = pool.pick(&route, &mut attempts, None, at(0), 0).unwrap();
-        pool.confirm(&mut pick);
+        pool.confirm(&mut pick, at(0));
         assert!(pick.is_committed());
         assert_eq!(pool.report(pick, &outcome, &mut attempts, at(2)).next, Next::Return, "{outcome:?}");
     }
