@@ -83,6 +83,15 @@ pub struct AccountSettings {
     /// Other names for its models, before those of `oauth-model-alias`.
     #[serde(alias = "model-aliases", deserialize_with = "nullable")]
     pub model_aliases: Vec<OauthAlias>,
+    /// Most requests at once; 0: no limit.
+    #[serde(alias = "max-concurrency", deserialize_with = "number")]
+    pub max_concurrency: i64,
+    /// Most requests in any 60 seconds; 0: no limit.
+    #[serde(deserialize_with = "number")]
+    pub rpm: i64,
+    /// Tokens in any 60 seconds after which it is left alone; 0: no limit.
+    #[serde(deserialize_with = "number")]
+    pub tpm: i64,
     /// Its own answer to `disable-cooling`.
     #[serde(alias = "disable-cooling")]
     pub disable_cooling: Option<bool>,

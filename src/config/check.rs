@@ -86,7 +86,7 @@ fn auth(auth: &mut Auth, report: &mut Report<'_, '_>) {
     auth.api_keys.retain(|key| {
         let place = list.item(n);
         n += 1;
-        if key.is_empty() {
+        if key.api_key.is_empty() {
             report.warn(&place, "empty key, left out");
             return false;
         }
@@ -96,6 +96,7 @@ fn auth(auth: &mut Auth, report: &mut Report<'_, '_>) {
         }
         fresh
     });
+    auth.api_keys.iter_mut().for_each(entries::client_key);
     if listed && auth.api_keys.is_empty() {
         let problem = "all keys are empty, which would let everybody in; remove the list if that is meant";
         report.error(&list, problem);

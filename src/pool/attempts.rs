@@ -28,6 +28,8 @@ pub struct Attempts {
     barred: SmallVec<[Key; 4]>,
     refreshed: SmallVec<[Key; 2]>,
     stay: Option<Stay>,
+    /// Somebody was forgiven and not picked since: what stands in the way is told once more.
+    hopes: bool,
     /// The conversation begins with this request.
     begins: bool,
     /// This request has bound its session to a credential that has not answered yet.
@@ -115,8 +117,26 @@ impl Attempts {
         self.refreshed.contains(&key)
     }
 
+    pub(crate) fn is_used_up(&self, key: Key) -> bool {
+        self.used_up.contains(&key)
+    }
+
+    /// A credential may serve this request once more: its rest was the obstacle, and is waited for.
+    pub(crate) fn forgive(&mut self, key: Key) {
+        self.hopes = true;
+        self.credentials.retain(|other| *other != key);
+        self.models.retain(|(other, _)| *other != key);
+        self.used_up.retain(|other| *other != key);
+    }
+
+    /// Whether the request has tried all it may: what others suffer is no news for it.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.total > 0 && !self.hopes
+    }
+
     pub(crate) fn picked(&mut self, key: Key, model: u32, refresh: bool) {
         self.total += 1;
+        self.hopes = false;
         if !self.credentials.contains(&key) {
             self.credentials.push(key);
         }

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use wire::Protocol;
 use wire::target::Profile;
 
+use crate::budget::Limits;
 use crate::model::{ModelSet, ModelSpec};
 use crate::rules::ErrorRule;
 
@@ -209,6 +210,10 @@ pub struct CredentialSpec {
     pub request_scoped_errors: Arc<[ErrorRule]>,
     /// Most requests at once; `None`: no limit.
     pub in_flight_limit: Option<u32>,
+    /// Most requests in any 60 seconds; `None`: no limit.
+    pub rpm: Option<u32>,
+    /// Tokens in any 60 seconds after which others serve; `None`: no limit.
+    pub tpm: Option<u64>,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
     /// Configured, but not used.
@@ -237,9 +242,21 @@ impl CredentialSpec {
             request_retry: None,
             request_scoped_errors: Arc::from([]),
             in_flight_limit: None,
+            rpm: None,
+            tpm: None,
             refreshable: false,
             disabled: false,
         }
+    }
+
+    /// What it may be used in a minute.
+    pub(crate) fn minute(&self) -> Limits {
+        Limits { concurrency: None, rpm: self.rpm, tpm: self.tpm }
+    }
+
+    /// Takes over the limits of a configuration.
+    pub(crate) fn limited(self, limits: Limits) -> Self {
+        Self { in_flight_limit: limits.concurrency, rpm: limits.rpm, tpm: limits.tpm, ..self }
     }
 
     /// Whether both reach the same account by the same way, so that what was learnt of one holds for the

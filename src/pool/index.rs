@@ -227,7 +227,7 @@ impl Index {
         (strategy, self.settings.probe_lease_ms, &members).hash(&mut hasher);
         for candidate in line {
             let Some(spec) = self.spec(*candidate) else { continue };
-            (spec.in_flight_limit, spec.models.digest(candidate.models)).hash(&mut hasher);
+            (spec.in_flight_limit, spec.minute(), spec.models.digest(candidate.models)).hash(&mut hasher);
         }
         let fingerprint = hasher.finish();
         let before = before.and_then(|entry| entry.buckets.iter().find(|b| b.rank == rank));

@@ -26,6 +26,8 @@
 //! | `fallback.rs`, `ratio.rs` | a model that cannot serve, or fails too often → one that serves in its place |
 //! | `select.rs`, `judge.rs`, `queue.rs`, `load.rs`, `affinity.rs` | candidates → pick |
 //! | `pick.rs`, `attempts.rs` | a slot in use; what a request has tried |
+//! | `budget.rs` | how much may be used in a minute and at once, by credentials and by the keys of clients |
+//! | `outlook.rs` | whether waiting helps a request that nobody can serve |
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
@@ -41,6 +43,7 @@
 
 mod affinity;
 mod attempts;
+pub mod budget;
 pub mod catalogue;
 mod cooldown;
 mod credential;
@@ -59,6 +62,7 @@ mod load;
 mod model;
 mod nearest;
 mod outcome;
+mod outlook;
 mod pick;
 mod queue;
 mod ratio;
@@ -92,6 +96,7 @@ pub use crate::learnt::{HealthRow, Learnt, Recalled, SessionRow};
 pub use crate::listing::{Account, Listed, Status};
 pub use crate::model::{ModelSet, ModelSpec};
 pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
+pub use crate::outlook::Outlook;
 pub use crate::pick::Pick;
 pub use crate::ratio::{ErrorRatio, RatioLevel};
 pub use crate::route::{Route, RouteError};
@@ -134,6 +139,13 @@ impl Pool {
         let (index, loaded) = Index::build(settings, specs, &old, &self.signals);
         self.index.store(Arc::new(index));
         loaded
+    }
+
+    /// Sets who is told when a slot was freed, a test or a rest ended early, or a credential changed: whoever
+    /// waits for one may look again. Called by whichever thread it happens on, so it has to be quick. Once per
+    /// pool; later calls change nothing.
+    pub fn on_signal(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        self.signals.listen(tell);
     }
 
     /// Forgets what a credential suffered: all of it, or that of one upstream model. For the operator's

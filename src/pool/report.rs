@@ -37,6 +37,13 @@ impl Pool {
         pick.hold.end_probe();
     }
 
+    /// What an attempt cost. Told when it is known, before or after the report of other attempts.
+    pub fn charge(&self, pick: &Pick, tokens: u64, now: Now) {
+        if pick.credential.spec.minute().has_windows() {
+            pick.credential.state.windows().charge(tokens, now.mono_ms);
+        }
+    }
+
     /// Takes down how an attempt ended and says what to do next.
     pub fn report(
         &self,
@@ -131,6 +138,7 @@ impl Pool {
                 // It would be served at once; a pause as long as allowed is kinder.
                 Some(Standing::Cooling(rest)) if rest.soft => rest.left_ms.min(most_ms),
                 Some(Standing::Cooling(rest)) => rest.left_ms,
+                Some(Standing::Spent { left_ms }) => left_ms,
                 Some(Standing::Weightless | Standing::Disabled) | None => continue,
             };
             soonest = Some(soonest.map_or(wait, |known| known.min(wait)));

@@ -204,7 +204,7 @@ fn candidate_of(entry: &Entry, credential: u32) -> Option<Candidate> {
 }
 
 fn nobody(entry: &Entry, route: &Route, attempts: &mut Attempts, now: Now) -> NoPick {
-    if attempts.total() > 0 {
+    if attempts.is_spent() {
         return NoPick::Exhausted;
     }
     let index: &Index = &route.index;

@@ -3,10 +3,12 @@
 //! Enters: picks and reports. Leaves: nothing. May go wrong: a limit that is reached is told as `false`.
 //! The usual case (no trouble) takes no lock: [`State::troubled`] says whether the health is worth a look.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::budget::Windows;
 use crate::health::Health;
 use crate::load::{Latency, Load};
 
@@ -24,6 +26,8 @@ pub(crate) struct State {
     /// The health may have changed since it was last taken down.
     changed: AtomicBool,
     health: Mutex<Health>,
+    /// Locked after the health, never before it.
+    windows: Mutex<Windows>,
     /// How quickly its answers begin.
     pub(crate) latency: Latency,
     pub(crate) tally: Tally,
@@ -57,6 +61,11 @@ impl State {
     /// The health, to look at.
     pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock()
+    }
+
+    /// What was used of the minute.
+    pub(crate) fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock()
     }
 
     /// Changes the health.
@@ -119,15 +128,40 @@ pub(crate) struct Signals {
     /// A rest ended early: who rests may look again.
     thawed: AtomicU64,
     next_key: AtomicU64,
+    /// Told of each signal.
+    listener: OnceLock<Listener>,
+}
+
+/// Who wants to know that somebody may look again.
+struct Listener(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 impl Signals {
     pub(crate) fn free(&self) {
         self.freed.fetch_add(1, Ordering::Release);
+        self.tell();
     }
 
     pub(crate) fn thaw(&self) {
         self.thawed.fetch_add(1, Ordering::Release);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(Listener(tell)) = self.listener.get() {
+            tell();
+        }
+    }
+
+    /// Sets who is told; the first one counts.
+    pub(crate) fn listen(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        // A second listener is not heard.
+        let _ = self.listener.set(Listener(tell));
     }
 
     /// How often each was given.

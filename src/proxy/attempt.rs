@@ -192,6 +192,7 @@ impl Exchange<'_, '_> {
         attempts: &mut Attempts,
     ) -> Attempt {
         self.record.usage(reply.usage());
+        self.state.pool.charge(&pick, reply.usage().total(), self.state.now());
         self.record.facts.stream = stream;
         if matches!(ended, Ended::Complete { .. } | Ended::Empty { .. }) && reply.is_empty() {
             self.note_empty(&pick, reply);

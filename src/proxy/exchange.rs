@@ -3,6 +3,7 @@
 //! Enters: an admitted request. Leaves: an answer, or an error in the client's format. May go wrong:
 //! everything that the stages name; the client leaving ends it without an answer.
 
+use super::allowance;
 use super::client::Client;
 use super::endpoint::Call;
 use super::error::{ProxyError, answer_error};
@@ -34,6 +35,11 @@ pub(super) async fn serve(
         let error = ProxyError::client(404, "drawing is switched off here (disable-image-generation)");
         return answer_error(&mut Client::Http(session), protocol, &error, record).await;
     }
+    let permit = allowance::begin(record, state);
+    let _permit = match permit {
+        Ok(permit) => permit,
+        Err(error) => return answer_error(&mut Client::Http(session), protocol, &error, record).await,
+    };
     let limits = BodyLimits {
         max: snapshot.max_body(),
         deadline: seconds(snapshot.config.server.timeouts.client_body_seconds),
@@ -44,10 +50,14 @@ pub(super) async fn serve(
     let mut client = Client::Http(session);
     let error = match parsed {
         Err(error) => error,
-        Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, query, record).await {
-            Ok(result) => return result,
-            Err(error) => error,
-        },
+        Ok(parsed) => {
+            let answered = answer(state, snapshot, &mut client, parsed, headers, query, record).await;
+            allowance::charge(record, state);
+            match answered {
+                Ok(result) => return result,
+                Err(error) => error,
+            }
+        }
     };
     answer_error(&mut client, protocol, &error, record).await
 }
@@ -63,7 +73,9 @@ pub(super) async fn answer(
     record: &mut Record,
 ) -> std::result::Result<Result<()>, ProxyError> {
     parsed.head.model.clone_into(&mut record.facts.model);
-    let route = route(state, snapshot, &parsed.head.model)?;
+    let holder = record.holder.as_ref();
+    let route = route(state, snapshot, &parsed.head.model, holder)?;
+    allowance::check_model(holder, route.model(), &parsed.head.model, state)?;
     let paints = route.facts().is_some_and(|model| model.image);
     if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
         let message = format!(

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 0 accept | `accept.rs` | connection → request |
 //! | 0 admit | `endpoint.rs`, `admit.rs` | header → permission |
+//! | 0 allow | `allowance.rs` | client key → what it may use, and how much |
 //! | 1 parse | `parse.rs` | body → [`parse::Parsed`] |
 //! | 2 route | `route.rs` | model → those who can serve |
 //! | 3 select | `select.rs` | those → one of them, with a slot |
@@ -16,7 +17,7 @@
 //!
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `attempt.rs`
 //! runs 5 and 6 with one credential, `fallback.rs` says for which model; `login.rs` renews a refused token
-//! before 5. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! before 5, `waiting.rs` waits where nobody can serve now. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
@@ -28,6 +29,7 @@
 mod accept;
 mod accounts;
 mod admit;
+mod allowance;
 mod attempt;
 pub mod client;
 mod count;
@@ -50,6 +52,7 @@ mod select;
 mod sockets;
 mod translate;
 mod upload;
+mod waiting;
 mod websocket;
 
 use crate::state::State;
@@ -92,7 +95,10 @@ impl Edge {
         session.set_write_timeout(Some(CLIENT_WRITE));
         let snapshot = self.state.snapshot.load_full();
         match admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
-            Ok(admitted) => record.facts.client_key = admitted.key.map_or(0, |key| key + 1),
+            Ok(admitted) => {
+                record.facts.client_key = admitted.key.map_or(0, |key| key + 1);
+                record.holder = admitted.holder;
+            }
             Err(error) => {
                 let protocol = endpoint.protocol();
                 record.facts.client = protocol.name();
@@ -119,7 +125,14 @@ impl Edge {
         record.keep_quiet();
         let id = record.facts.request_id.clone();
         let headers = &session.req_header().headers;
-        let listed = || self.state.pool.models(self.state.now());
+        let holder = record.holder.clone();
+        let listed = || {
+            let mut models = self.state.pool.models(self.state.now());
+            if let Some(holder) = &holder {
+                models.retain(|model| holder.allows(&model.id));
+            }
+            models
+        };
         let (status, body) = match &endpoint {
             Endpoint::Health => {
                 let detail = session.req_header().uri.path() == "/health";

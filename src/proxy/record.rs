@@ -7,7 +7,9 @@ use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::request::Facts;
 use crate::state::State;
+use crate::state::keys::Holder;
 use pool::{Outcome, Verdict};
+use std::sync::Arc;
 use std::time::Instant;
 use tracing::Level;
 use wire::ir::{Losses, Usage};
@@ -20,6 +22,8 @@ pub(super) struct Record {
     pub facts: Facts,
     /// 32 hex digits, unique to the request.
     pub seed: String,
+    /// Whose key it came with.
+    pub holder: Option<Arc<Holder>>,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -34,6 +38,7 @@ impl Default for Record {
         Self {
             facts: Facts { request_id: seed.clone(), ..Facts::default() },
             seed,
+            holder: None,
             started: Instant::now(),
             first_byte: None,
             quiet: false,

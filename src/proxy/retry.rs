@@ -7,23 +7,17 @@
 use super::attempt::Attempt;
 use super::client::Client;
 use super::count;
-use super::error::ProxyError;
+use super::error::{ProxyError, Source};
 use super::fallback::Course;
 use super::parse::Parsed;
 use super::record::Record;
 use super::select::{Preference, Selected, again, select};
 use super::translate::{Prepared, translate};
+use super::waiting::{Voice, Wait, Waited};
 use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::{BError, Result};
-use pool::{Next, Pick, Route};
-use std::time::{Duration, Instant};
-
-/// Longest wait for a credential that is about to serve again: a test by another request ends with its first
-/// byte.
-const BUSY: Duration = Duration::from_secs(10);
-/// Time between two looks.
-const BUSY_STEP: Duration = Duration::from_millis(30);
+use pool::{Next, Outlook, Pick, Route};
 
 /// A routed request, with everything that attempts need. Dropped when the answer begins.
 #[derive(Debug)]
@@ -66,8 +60,8 @@ struct Tried {
     prepared: Option<Prepared>,
     /// Why the last attempt failed.
     last: Option<ProxyError>,
-    /// Since when somebody will serve soon.
-    busy_since: Option<Instant>,
+    /// What it has waited.
+    waited: Waited,
 }
 
 /// What came of one turn.
@@ -76,12 +70,14 @@ enum Turn {
     Over(Answered),
     /// The next credential.
     Again,
+    /// Others go first.
+    Follow,
     /// Nobody serves the model any more.
     Stuck {
         /// Why.
         error: Box<ProxyError>,
-        /// Somebody will soon.
-        soon: bool,
+        /// What waiting may bring; `None`: the pool has to look at all candidates to know.
+        outlook: Option<Outlook>,
     },
 }
 
@@ -98,18 +94,34 @@ enum Otherwise {
 impl Exchange<'_, '_> {
     /// Runs attempts until one answers. An error is one to answer with.
     pub(super) async fn run(&mut self, route: Route, question: Question) -> Answered {
-        let mut tried = Tried { course: Course::new(route), prepared: None, last: None, busy_since: None };
+        let voice = Voice::of(&question);
+        match self.attempts(route, question, voice).await {
+            Err(error) if self.client.is_started() => Ok(self.break_off(error, voice).await),
+            answered => answered,
+        }
+    }
+
+    async fn attempts(&mut self, route: Route, question: Question, voice: Voice) -> Answered {
+        let course = Course::new(route, self.record.holder.clone());
+        let mut tried = Tried { course, prepared: None, last: None, waited: Waited::default() };
         let mut question = Some(question);
         loop {
             let seed = pick_seed(&self.record.seed, tried.course.total());
             match self.once(&mut tried, &mut question, seed).await {
                 Turn::Over(answered) => return answered,
                 Turn::Again => {}
-                Turn::Stuck { error, soon } => match self.otherwise(&mut tried, *error, soon, seed).await {
-                    Otherwise::Go => {}
-                    Otherwise::End(error) => return Err(*error),
-                    Otherwise::Gone(error) => return Ok(Err(error)),
+                Turn::Follow => match self.follow(&mut tried.waited, &tried.course, voice).await {
+                    Wait::Look | Wait::No => {}
+                    Wait::Full => return Err(crowded(&tried.course)),
+                    Wait::Gone(error) => return Ok(Err(error)),
                 },
+                Turn::Stuck { error, outlook } => {
+                    match self.otherwise(&mut tried, *error, outlook, seed, voice).await {
+                        Otherwise::Go => {}
+                        Otherwise::End(error) => return Err(*error),
+                        Otherwise::Gone(error) => return Ok(Err(error)),
+                    }
+                }
             }
         }
     }
@@ -118,12 +130,16 @@ impl Exchange<'_, '_> {
     async fn once(&mut self, tried: &mut Tried, question: &mut Option<Question>, seed: u64) -> Turn {
         let Some(asked) = question.as_ref() else { return Turn::Over(Ok(Ok(()))) };
         let course = &mut tried.course;
+        if self.lets_others_go_first(&tried.waited, course) {
+            return Turn::Follow;
+        }
         let pick = match select(self.state, &course.route, &mut course.attempts, &asked.preference, seed) {
             Selected::Pick(pick) => pick,
-            Selected::Nobody { error, soon } => {
-                return Turn::Stuck { error: Box::new(better(tried.last.take(), *error)), soon };
+            Selected::Nobody { error, outlook } => {
+                return Turn::Stuck { error: Box::new(better(tried.last.take(), *error)), outlook };
             }
         };
+        tried.waited.served();
         self.note_pick(&pick, course.total());
         let operation = asked.parsed.call.operation;
         if count::is_local(operation, asked.parsed.call.client, &pick) {
@@ -165,22 +181,44 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// Nobody serves the model: another model, else another round, else a short wait, else the end.
-    async fn otherwise(&mut self, tried: &mut Tried, error: ProxyError, soon: bool, seed: u64) -> Otherwise {
-        let course = &mut tried.course;
+    /// Nobody serves the model: another model, else another round, else a place in the waiting room, else the
+    /// end.
+    async fn otherwise(
+        &mut self,
+        tried: &mut Tried,
+        error: ProxyError,
+        outlook: Option<Outlook>,
+        seed: u64,
+        voice: Voice,
+    ) -> Otherwise {
+        let Tried { course, waited, last, .. } = tried;
+        let was_fallback = course.route.is_fallback();
         let Err(error) = course.turn(error, self.state, self.record) else {
-            tried.last = None;
+            *last = None;
             return Otherwise::Go;
         };
+        // What is known is about the model that was tried last.
+        let outlook = outlook.filter(|_| was_fallback == course.route.is_fallback());
         let wait = match again(self.state, &course.route, &mut course.attempts, seed) {
-            Some(wait) => wait,
-            None if soon && tried.busy_since.get_or_insert_with(Instant::now).elapsed() < BUSY => BUSY_STEP,
-            None => return Otherwise::End(error),
+            Some(wait) => self.pause(waited, wait, voice).await,
+            None => self.stand_in_line(waited, course, outlook, voice).await,
         };
-        tried.last = Some(*error);
-        match self.pause(wait).await {
-            Ok(()) => Otherwise::Go,
-            Err(gone) => Otherwise::Gone(gone),
+        match wait {
+            Wait::Look => {
+                // When the first rest ends is asked anew: time has passed.
+                *last = Some(*error).filter(|error| error.source == Source::Upstream);
+                if let Some(last) = last {
+                    last.failure.retry_after = None;
+                }
+                Otherwise::Go
+            }
+            Wait::No => Otherwise::End(error),
+            Wait::Full => {
+                let mut crowded = crowded(course);
+                crowded.failure.retry_after = error.failure.retry_after.or(crowded.failure.retry_after);
+                Otherwise::End(Box::new(crowded))
+            }
+            Wait::Gone(gone) => Otherwise::Gone(gone),
         }
     }
 
@@ -194,14 +232,6 @@ impl Exchange<'_, '_> {
         })
     }
 
-    /// Waits between two rounds, unless the client leaves.
-    async fn pause(&mut self, wait: Duration) -> Result<()> {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            error = self.client.gone() => Err(error),
-        }
-    }
-
     fn note_pick(&mut self, pick: &Pick, attempts: u32) {
         let (credential, model) = (pick.credential(), pick.model());
         let facts = &mut self.record.facts;
@@ -213,7 +243,18 @@ impl Exchange<'_, '_> {
 }
 
 fn stuck(error: ProxyError) -> Turn {
-    Turn::Stuck { error: Box::new(error), soon: false }
+    Turn::Stuck { error: Box::new(error), outlook: Some(Outlook::Bleak) }
+}
+
+/// Nobody can serve the model, and no further request may wait for it.
+fn crowded(course: &Course) -> ProxyError {
+    let message = format!(
+        "nobody can serve model {} now, and too many requests wait already; try again in a second",
+        course.route.asked()
+    );
+    let mut error = ProxyError::internal(429, message).code("waiting_room_full");
+    error.failure.retry_after = Some(1);
+    error
 }
 
 /// The error of an attempt says more than that nobody is left; a rest that ends says more than both.

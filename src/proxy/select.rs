@@ -6,7 +6,7 @@
 
 use super::error::ProxyError;
 use crate::state::State;
-use pool::{Attempts, CredentialId, NoPick, Pick, Route};
+use pool::{Attempts, CredentialId, NoPick, Outlook, Pick, Route};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ pub(super) enum Selected {
     Nobody {
         /// Why.
         error: Box<ProxyError>,
-        /// Somebody will soon: its slot is taken, or another request tests it.
-        soon: bool,
+        /// What waiting may bring; `None`: the pool has to look at all candidates to know.
+        outlook: Option<Outlook>,
     },
 }
 
@@ -46,9 +46,7 @@ pub(super) fn select(
     let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
     match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
-        Err(nobody) => {
-            Selected::Nobody { error: Box::new(error(&nobody, route)), soon: nobody == NoPick::Busy }
-        }
+        Err(nobody) => Selected::Nobody { error: Box::new(error(&nobody, route)), outlook: nobody.outlook() },
     }
 }
 

@@ -11,6 +11,7 @@ use super::exchange::answer;
 use super::parse::of_body;
 use super::record::Record;
 use super::websocket::{Socket, handshake_key};
+use super::{admit, allowance};
 use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::Result;
@@ -95,13 +96,23 @@ async fn ask(
         stream: Some(true),
         framing: Framing::Lines,
     };
+    // A key may be withdrawn or run out while the socket is open.
+    let admitted = admit::by_key(session.req_header(), snapshot, state);
+    let begun = admitted.and_then(|admitted| {
+        record.holder = admitted.holder;
+        allowance::begin(record, state)
+    });
     let mut client = Client::Socket(session, socket);
-    let error = match of_body(call, body.into(), None) {
+    let error = match begun.and_then(|permit| Ok((permit, of_body(call, body.into(), None)?))) {
         Err(error) => error,
-        Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, None, record).await {
-            Ok(result) => return result,
-            Err(error) => error,
-        },
+        Ok((_permit, parsed)) => {
+            let answered = answer(state, snapshot, &mut client, parsed, headers, None, record).await;
+            allowance::charge(record, state);
+            match answered {
+                Ok(result) => return result,
+                Err(error) => error,
+            }
+        }
     };
     answer_error(&mut client, PROTOCOL, &error, record).await
 }

@@ -13,6 +13,7 @@ pub mod query;
 pub mod reload;
 pub mod renew;
 pub mod store;
+pub mod waiting;
 
 use crate::observe::metrics::Metrics;
 use accounts::Accounts;
@@ -30,6 +31,7 @@ use renew::Renewals;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use waiting::WaitingRoom;
 
 /// Idle upstream connections that are kept.
 const IDLE_CONNECTIONS: usize = 4096;
@@ -44,6 +46,8 @@ pub struct State {
     pub connector: Connector,
     /// Ways to upstreams.
     pub lanes: Lanes,
+    /// Requests that nobody can serve now.
+    pub waiting: Arc<WaitingRoom>,
     /// Who holds which of Gemini's files.
     pub files: Files,
     /// Metrics.
@@ -72,14 +76,31 @@ pub struct Snapshot {
     pub keys: ClientKeys,
     /// Changes to upstream bodies, ready to be made.
     pub payload: wire::payload::Rules,
+    /// How long requests may wait.
+    pub waiting: waiting::Limits,
 }
 
 impl Snapshot {
-    /// Makes it of a configuration.
-    pub fn new(config: Config) -> Self {
-        let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::Secret::expose_secret));
-        let payload = config.payload.rules();
-        Self { config, keys, payload }
+    /// Makes it of a configuration. What the holders of client keys use is taken over from the snapshot
+    /// `before`.
+    pub fn new(config: Config, before: &Self) -> Self {
+        Self {
+            keys: ClientKeys::new(&config.auth.api_keys, &before.keys),
+            payload: config.payload.rules(),
+            waiting: waiting::Limits::of_process(&config.routing.waiting),
+            config,
+        }
+    }
+
+    /// The defaults: nobody serves.
+    fn empty() -> Self {
+        let config = Config::default();
+        Self {
+            keys: ClientKeys::default(),
+            payload: config.payload.rules(),
+            waiting: waiting::Limits::of_process(&config.routing.waiting),
+            config,
+        }
     }
 
     /// Largest request body in bytes.
@@ -97,19 +118,24 @@ pub fn seconds(value: u32) -> Duration {
 impl State {
     /// State with a configuration and accounts in force, and what the pool makes of them.
     pub fn new(config: Config, accounts: Accounts) -> Result<(Self, Loaded), prometheus::Error> {
+        let metrics = Metrics::new()?;
+        let waiting = Arc::new(WaitingRoom::new(metrics.waits.clone()));
         let state = Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Config::default())),
+            snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             pool: Pool::default(),
             connector: Connector::new(Some(ConnectorOptions::new(IDLE_CONNECTIONS))),
             lanes: Lanes::default(),
             files: Files::default(),
-            metrics: Metrics::new()?,
+            waiting,
+            metrics,
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
         };
+        let room = Arc::clone(&state.waiting);
+        state.pool.on_signal(Box::new(move || room.call()));
         let loaded = state.apply(config, accounts);
         Ok((state, loaded))
     }
@@ -119,7 +145,10 @@ impl State {
         let (settings, specs) = pool::from_config(&config, &accounts.good);
         *self.accounts.lock() = accounts;
         let loaded = self.pool.update(settings, specs);
-        self.snapshot.store(Arc::new(Snapshot::new(config)));
+        let snapshot = Snapshot::new(config, &self.snapshot.load());
+        self.snapshot.store(Arc::new(snapshot));
+        // Limits may have grown.
+        self.waiting.call();
         loaded
     }
 

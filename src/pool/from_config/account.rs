@@ -6,10 +6,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use config::{Account, Config, OauthAlias};
+use config::{Account, AccountSettings, Config, OauthAlias};
 use secrecy::SecretString;
 
 use super::entry::{Maker, excludes, headers, patterns, prefix, priority, proxy};
+use crate::budget::Limits;
 use crate::catalogue::{self, Facts};
 use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::model::{ModelSet, ModelSpec};
@@ -131,6 +132,13 @@ fn spec<'c>(
         )
     }
     .reached(headers(&settings.headers), proxy(&settings.proxy_url))
+    .limited(limits(settings))
+}
+
+fn limits(settings: &AccountSettings) -> Limits {
+    let few = |number: i64| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+    let tokens = u64::try_from(settings.tpm).unwrap_or(0);
+    Limits::of(few(settings.max_concurrency), few(settings.rpm), tokens)
 }
 
 /// What an account serves: its part of the catalogue without the exclusions, under the names that are set.
@@ -226,8 +234,9 @@ mod tests {
         assert_eq!((spec.secret.expose_secret(), spec.is_token), ("t", true));
         let own = made(
             "oauth-upstream: {iflow: 'http://general'}\n",
-            r#"{"type":"iflow","api_key":"k","base_url":"http://own/v1"}"#,
+            r#"{"type":"iflow","api_key":"k","base_url":"http://own/v1","max_concurrency":2,"rpm":"3","tpm":4}"#,
         );
+        assert_eq!((own.in_flight_limit, own.rpm, own.tpm), (Some(2), Some(3), Some(4)));
         assert_eq!((&*own.base_url, own.is_token), ("http://own/v1", false));
     }
 
