@@ -10,6 +10,7 @@ pub mod query;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use wire::ir::Usage;
 
@@ -103,8 +104,59 @@ impl Sums {
     }
 }
 
-#[derive(Debug, Default)]
+/// What a request is taken down under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct About<'a> {
+    /// Hours since 1970.
+    pub hour: u32,
+    /// Name of the client key; empty where none is needed.
+    pub client_key: &'a str,
+    /// Label of the credential; empty where none was chosen.
+    pub credential: &'a str,
+    /// Provider.
+    pub provider: &'a str,
+    /// The upstream's model.
+    pub model: &'a str,
+}
+
+impl About<'_> {
+    /// Under which number a row stands; one that another row has taken is passed over.
+    fn place(&self, rows: &HashMap<u64, Row>) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        let mut place = hasher.finish();
+        while rows.get(&place).is_some_and(|row| row.key.about() != *self) {
+            place = place.wrapping_add(1);
+        }
+        place
+    }
+
+    fn key(&self) -> Key {
+        Key {
+            hour: self.hour,
+            client_key: Arc::from(self.client_key),
+            credential: Arc::from(self.credential),
+            provider: Arc::from(self.provider),
+            model: Arc::from(self.model),
+        }
+    }
+}
+
+impl Key {
+    fn about(&self) -> About<'_> {
+        About {
+            hour: self.hour,
+            client_key: &self.client_key,
+            credential: &self.credential,
+            provider: &self.provider,
+            model: &self.model,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Row {
+    key: Key,
     sums: Sums,
     /// Not kept yet as it is.
     dirty: bool,
@@ -113,32 +165,50 @@ struct Row {
 /// The rows of the current hours.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    rows: Mutex<HashMap<Key, Row>>,
+    /// By a digest of what they are about, so that a request that finds its row allocates nothing.
+    rows: Mutex<HashMap<u64, Row>>,
 }
 
 impl Ledger {
     /// Takes a finished request down.
-    pub fn add(&self, key: Key, sums: &Sums) {
+    pub fn add(&self, about: &About<'_>, sums: &Sums) {
         let mut rows = self.rows.lock();
-        let key = if rows.len() >= MOST && !rows.contains_key(&key) { other(key.hour) } else { key };
-        let row = rows.entry(key).or_default();
+        let mut place = about.place(&rows);
+        let mut about = *about;
+        if rows.len() >= MOST && !rows.contains_key(&place) {
+            about = About {
+                hour: about.hour,
+                client_key: OTHER,
+                credential: OTHER,
+                provider: OTHER,
+                model: OTHER,
+            };
+            place = about.place(&rows);
+        }
+        let row = rows.entry(place).or_insert_with(|| Row {
+            key: about.key(),
+            sums: Sums::default(),
+            dirty: false,
+        });
         row.sums.add(sums);
         row.dirty = true;
     }
 
     /// Goes on with a row that was kept before, by this process or one before it.
     pub fn restore(&self, key: Key, sums: &Sums) {
-        self.rows.lock().entry(key).or_default().sums.add(sums);
+        let mut rows = self.rows.lock();
+        let place = key.about().place(&rows);
+        rows.entry(place).or_insert(Row { key, sums: Sums::default(), dirty: false }).sums.add(sums);
     }
 
-    /// The rows that changed since they were taken last, and forgets hours that are over.
+    /// The rows that changed since they were taken last. Forgets hours that are over.
     pub fn take_changed(&self, hour: u32) -> Vec<(Key, Sums)> {
         let mut rows = self.rows.lock();
         let changed = rows
-            .iter_mut()
-            .filter_map(|(key, row)| std::mem::take(&mut row.dirty).then(|| (key.clone(), row.sums)))
+            .values_mut()
+            .filter_map(|row| std::mem::take(&mut row.dirty).then(|| (row.key.clone(), row.sums)))
             .collect();
-        rows.retain(|key, _| key.hour.saturating_add(KEPT_HOURS) >= hour);
+        rows.retain(|_, row| row.key.hour.saturating_add(KEPT_HOURS) >= hour);
         changed
     }
 
@@ -146,30 +216,25 @@ impl Ledger {
     pub fn give_back(&self, changed: &[(Key, Sums)]) {
         let mut rows = self.rows.lock();
         for (key, sums) in changed {
+            let place = key.about().place(&rows);
             // A row that was forgotten meanwhile comes back as it was.
-            let row = rows.entry(key.clone()).or_insert(Row { sums: *sums, dirty: true });
-            row.dirty = true;
+            rows.entry(place).or_insert_with(|| Row { key: key.clone(), sums: *sums, dirty: true }).dirty =
+                true;
         }
     }
 
     /// The rows in memory.
     pub fn rows(&self) -> Vec<(Key, Sums)> {
-        self.rows.lock().iter().map(|(key, row)| (key.clone(), row.sums)).collect()
+        self.rows.lock().values().map(|row| (row.key.clone(), row.sums)).collect()
     }
-}
-
-fn other(hour: u32) -> Key {
-    let other = || Arc::from(OTHER);
-    Key { hour, client_key: other(), credential: other(), provider: other(), model: other() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(hour: u32, model: &str) -> Key {
-        let text = |text: &str| Arc::from(text);
-        Key { hour, client_key: text("k"), credential: text("c"), provider: text("p"), model: text(model) }
+    fn about(hour: u32, model: &str) -> About<'_> {
+        About { hour, client_key: "k", credential: "c", provider: "p", model }
     }
 
     fn one(input: u64) -> Sums {
@@ -179,23 +244,23 @@ mod tests {
     #[test]
     fn what_is_taken_twice_is_the_sum_since_the_hour_began() {
         let ledger = Ledger::default();
-        ledger.add(key(1, "m"), &one(3));
+        ledger.add(&about(1, "m"), &one(3));
         let first = ledger.take_changed(1);
         assert_eq!((first.len(), first[0].1.input_tokens, first[0].1.requests), (1, 3, 1));
         assert!(ledger.take_changed(1).is_empty());
-        ledger.add(key(1, "m"), &one(4));
+        ledger.add(&about(1, "m"), &one(4));
         assert_eq!(ledger.take_changed(1)[0].1.input_tokens, 7);
         let next = Ledger::default();
-        next.restore(key(1, "m"), &Sums { requests: 2, input_tokens: 7, ..Sums::default() });
+        next.restore(about(1, "m").key(), &Sums { requests: 2, input_tokens: 7, ..Sums::default() });
         assert!(next.take_changed(1).is_empty(), "nothing new to keep");
-        next.add(key(1, "m"), &one(1));
+        next.add(&about(1, "m"), &one(1));
         assert_eq!(next.take_changed(1)[0].1.input_tokens, 8);
     }
 
     #[test]
     fn hours_that_are_over_leave_the_memory_but_not_before_they_are_kept() {
         let ledger = Ledger::default();
-        ledger.add(key(1, "m"), &one(3));
+        ledger.add(&about(1, "m"), &one(3));
         let taken = ledger.take_changed(5);
         assert_eq!(taken.len(), 1);
         assert!(ledger.rows().is_empty());
@@ -207,7 +272,7 @@ mod tests {
     fn memory_is_bounded_and_no_request_is_lost() {
         let ledger = Ledger::default();
         for n in 0..MOST as u64 + 500 {
-            ledger.add(key(1, &n.to_string()), &one(1));
+            ledger.add(&about(1, &n.to_string()), &one(1));
         }
         let rows = ledger.rows();
         assert!(rows.len() <= MOST + 1);

@@ -10,6 +10,7 @@ use super::login;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::retry::{Exchange, Question};
 use super::translate::Prepared;
+use crate::observe::providers::Remark;
 use crate::state::lanes::NoLane;
 use crate::state::renew::NotRenewed;
 use crate::state::{Snapshot, State, seconds};
@@ -18,7 +19,7 @@ use crate::upstream::request;
 use bytes::Bytes;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType};
-use pool::{Attempts, Outcome, Phase, Pick, Verdict};
+use pool::{Attempts, Next, Outcome, Phase, Pick, Verdict};
 use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,8 @@ impl Exchange<'_, '_> {
                 if let Some(mismatch) = reply.thinking_mismatch() {
                     let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
                     self.state.metrics.thinking_mismatch(provider, model, mismatch.name());
+                    let now_s = self.state.now().wall_s;
+                    self.state.providers.remark(provider, model, Remark::ThinkingMismatch, now_s);
                 }
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
@@ -245,6 +248,7 @@ impl Exchange<'_, '_> {
     fn note_empty(&self, pick: &Pick, reply: &Reply) {
         let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
         self.state.metrics.empty(provider, model);
+        self.state.providers.remark(provider, model, Remark::Empty, self.state.now().wall_s);
         tracing::warn!(
             request_id = %self.record.facts.request_id, provider = %provider, model = %model,
             finish_reason = reply.finish().map_or("none", Finish::name),
@@ -255,8 +259,12 @@ impl Exchange<'_, '_> {
     fn report(&mut self, pick: Pick, outcome: &Outcome<'_>, attempts: &mut Attempts) -> Verdict {
         let provider = Arc::clone(&pick.credential().provider);
         let model = Arc::clone(&pick.model().upstream);
-        let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
+        let now = self.state.now();
+        let verdict = self.state.pool.report(pick, outcome, attempts, now);
         let class = verdict.class.name();
+        let failover = matches!(verdict.next, Next::OtherCredential | Next::OtherModelSameCredential);
+        let call = self.record.call((&provider, &model), status(outcome), failover);
+        self.state.providers.call(&call, now.wall_s);
         self.state.metrics.attempt(&provider, &model, class);
         if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);
@@ -265,6 +273,20 @@ impl Exchange<'_, '_> {
             self.record.attempt_failed(&model, outcome, &verdict);
         }
         verdict
+    }
+}
+
+/// The status that an outcome counts under.
+fn status(outcome: &Outcome<'_>) -> u16 {
+    match outcome {
+        Outcome::Success => 200,
+        Outcome::Status { status, .. } => *status,
+        Outcome::Timeout(_) => 504,
+        Outcome::ClientGone => 499,
+        Outcome::RefreshFailed { .. } => 401,
+        Outcome::Connect | Outcome::EmptyStream | Outcome::Cut | Outcome::Garbage | Outcome::ProxyInvalid => {
+            502
+        }
     }
 }
 

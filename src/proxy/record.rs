@@ -5,12 +5,14 @@
 
 use crate::observe::log;
 use crate::observe::metrics::Labels;
+use crate::observe::providers::Call;
 use crate::observe::request::Facts;
+use crate::observe::usage::{About, Sums};
 use crate::state::State;
 use crate::state::keys::Holder;
 use pool::{Outcome, Verdict};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Level;
 use wire::ir::{Losses, Usage};
 use wire::json;
@@ -82,6 +84,26 @@ impl Record {
         self.facts.losses = losses.to_string();
     }
 
+    /// A call to a provider's model that ended under `status`.
+    pub(super) fn call<'c>(
+        &'c self,
+        (provider, model): (&'c Arc<str>, &'c Arc<str>),
+        status: u16,
+        failover: bool,
+    ) -> Call<'c> {
+        let (facts, millis) = (&self.facts, |time: Duration| time.as_millis() as u64);
+        Call {
+            provider,
+            model,
+            endpoint: facts.endpoint(),
+            status,
+            failover,
+            latency_ms: millis(self.started.elapsed()),
+            first_event_ms: self.first_byte.map(|at| millis(at - self.started)),
+            usage: (status < 400).then_some(&facts.usage),
+        }
+    }
+
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
     pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
         let mut line = b"upstream attempt failed ".to_vec();
@@ -124,6 +146,15 @@ impl Record {
         if !facts.provider.is_empty() {
             state.metrics.tokens(&provider, &model, &facts.usage);
         }
+        let about = About {
+            hour: (state.now().wall_s / 3600) as u32,
+            client_key: self.holder.as_ref().map_or("", |holder| &holder.name),
+            credential: &facts.credential,
+            provider: &facts.provider,
+            model: &facts.resolved,
+        };
+        let sums = Sums::of(facts.status, &facts.usage, facts.latency_ms, facts.first_event_ms);
+        state.usage.add(&about, &sums);
         let line = facts.line();
         let level = match facts.status {
             500.. => Level::ERROR,

@@ -9,6 +9,7 @@
 use super::error::ProxyError;
 use super::record::Record;
 use super::retry::Question;
+use crate::observe::providers::Remark;
 use crate::state::{Snapshot, State};
 use bytes::Bytes;
 use pool::{Pick, Route};
@@ -146,5 +147,6 @@ fn note_thinking(report: &ThinkingReport, pick: &Pick, state: &State) {
     }
     if report.mismatch() {
         state.metrics.thinking_mismatch(provider, model, Mismatch::Adjusted.name());
+        state.providers.remark(provider, model, Remark::ThinkingMismatch, state.now().wall_s);
     }
 }

@@ -16,6 +16,8 @@ pub mod store;
 pub mod waiting;
 
 use crate::observe::metrics::Metrics;
+use crate::observe::providers::Providers;
+use crate::observe::usage::Ledger;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
@@ -52,6 +54,10 @@ pub struct State {
     pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// How calls to providers went.
+    pub providers: Providers,
+    /// Who used how much.
+    pub usage: Ledger,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
     renewals: Renewals,
@@ -128,6 +134,8 @@ impl State {
             files: Files::default(),
             waiting,
             metrics,
+            providers: Providers::default(),
+            usage: Ledger::default(),
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
