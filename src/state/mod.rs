@@ -6,8 +6,10 @@
 pub mod accounts;
 pub mod atomic;
 pub mod files;
+pub mod forwarded;
 pub mod keys;
 pub mod lanes;
+pub mod leave;
 pub mod query;
 pub mod reload;
 pub mod renew;
@@ -19,13 +21,13 @@ use config::Config;
 use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
+use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{Loaded, Now, Pool};
 use renew::Renewals;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Idle upstream connections that are kept.
@@ -45,11 +47,12 @@ pub struct State {
     pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// How far the process is with leaving.
+    pub leave: Leave,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
     renewals: Renewals,
     started: Instant,
-    draining: AtomicBool,
 }
 
 impl std::fmt::Debug for State {
@@ -99,10 +102,10 @@ impl State {
             lanes: Lanes::default(),
             files: Files::default(),
             metrics: Metrics::new()?,
+            leave: Leave::default(),
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
             started: Instant::now(),
-            draining: AtomicBool::new(false),
         };
         let loaded = state.apply(config, accounts);
         Ok((state, loaded))
@@ -131,15 +134,5 @@ impl State {
     /// Time since the start.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// Whether the process is about to leave.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Tells load balancers to go elsewhere.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
     }
 }

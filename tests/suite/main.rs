@@ -13,6 +13,7 @@ mod command_line;
 mod data_path;
 mod faults;
 mod files;
+mod lifecycle;
 mod local_answers;
 mod media;
 mod reload;

@@ -4,8 +4,9 @@ use crate::client::{Answer, Client};
 use crate::scratch::{Scratch, free_port};
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The client key of test configurations.
@@ -16,7 +17,9 @@ pub const KEY: &str = "test-key";
 pub struct Proxy {
     child: Child,
     address: SocketAddr,
-    scratch: Scratch,
+    scratch: Arc<Scratch>,
+    arguments: Vec<String>,
+    log: PathBuf,
 }
 
 impl Proxy {
@@ -29,8 +32,9 @@ impl Proxy {
     pub fn start_with(binary: &str, config: &str, accounts: &[(&str, &str)]) -> Self {
         let port = free_port();
         let scratch = Scratch::new();
+        let metrics = if config.contains("metrics:") { "" } else { "metrics: {listen: \"\"}\n" };
         let text = format!(
-            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\nmetrics: {{listen: \"\"}}\nauth-dir: {}\n{config}",
+            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\n{metrics}auth-dir: {}\n{config}",
             scratch.path().join("auths").display()
         );
         let folder = scratch.path().join("auths");
@@ -44,16 +48,12 @@ impl Proxy {
 
     /// Starts `binary` with `arguments`; it has to listen on `port`.
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
-        let log = File::create(scratch.path().join("proxy.log")).expect("the log can be made");
-        let child = Command::new(binary)
-            .args(arguments)
-            .current_dir(scratch.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("the proxy starts");
-        let mut proxy = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch };
+        let scratch = Arc::new(scratch);
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let log = scratch.path().join("proxy.log");
+        let child = spawn(binary, &arguments, scratch.path(), &log);
+        let mut proxy =
+            Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, arguments, log };
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(proxy.address).is_err() {
             let ended = proxy.child.try_wait().expect("the process can be asked");
@@ -61,6 +61,39 @@ impl Proxy {
             std::thread::sleep(Duration::from_millis(20));
         }
         proxy
+    }
+
+    /// Starts a process that takes over from this one, and waits until it serves.
+    pub fn upgrade(&self, binary: &str) -> Self {
+        let log = self.scratch.path().join("upgraded.log");
+        let mut arguments = self.arguments.clone();
+        arguments.push("--upgrade".to_owned());
+        let child = spawn(binary, &arguments, self.scratch.path(), &log);
+        let mut new = Self {
+            child,
+            address: self.address,
+            scratch: Arc::clone(&self.scratch),
+            arguments: self.arguments.clone(),
+            log,
+        };
+        self.signal("QUIT");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !new.log().contains("took over the listeners") {
+            let ended = new.child.try_wait().expect("the process can be asked");
+            assert!(ended.is_none() && Instant::now() < end, "it did not take over:\n{}", new.log());
+        }
+        new
+    }
+
+    /// Sends a signal: `TERM`, `QUIT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal can be sent");
+    }
+
+    /// Open files of the process.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
     /// Where it listens.
@@ -82,7 +115,7 @@ impl Proxy {
     pub fn log(&self) -> String {
         // Lines are written behind the requests.
         std::thread::sleep(Duration::from_millis(150));
-        std::fs::read_to_string(self.scratch.path().join("proxy.log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// A new connection.
@@ -129,6 +162,18 @@ impl Proxy {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+fn spawn(binary: &str, arguments: &[String], folder: &Path, log: &Path) -> Child {
+    let log = File::create(log).expect("the log can be made");
+    Command::new(binary)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("the log can be shared"))
+        .stderr(log)
+        .spawn()
+        .expect("the proxy starts")
 }
 
 impl Drop for Proxy {
