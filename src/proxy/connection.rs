@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a connection gets for which there is no room.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 83\r\n\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 85\r\n\r\n\
     {\"error\":{\"message\":\"too many connections; try again in a second\",\"code\":\"overload\"}}";
 /// Longest time for saying so.
 const FAREWELL: Duration = Duration::from_millis(500);
