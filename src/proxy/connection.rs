@@ -49,6 +49,7 @@ impl Door {
 
     /// Gets a connection ready. `None`: it is not served.
     async fn open(&self, stream: Stream) -> Option<(Stream, Seat, bool)> {
+        let mut seat = Seat::take(&self.state);
         let wait = seconds(self.state.snapshot.load().config.server.timeouts.client_body_seconds);
         let ready = tokio::time::timeout(wait, self.ready(stream));
         let (mut stream, http2) = tokio::select! {
@@ -64,13 +65,12 @@ impl Door {
         // Behind a trusted proxy are many clients.
         let counted =
             address.filter(|address| !server.trusted_proxies.0.iter().any(|net| net.contains(address)));
-        let seat =
-            Seat::take(&self.state, counted, limits.max_connections, limits.max_connections_per_address);
-        if seat.is_none() {
+        if !seat.fits(counted, limits.max_connections, limits.max_connections_per_address) {
             self.state.metrics.shed.with_label_values(&["connection"]).inc();
             let _ = tokio::time::timeout(FAREWELL, farewell(&mut stream)).await;
+            return None;
         }
-        Some((stream, seat?, http2))
+        Some((stream, seat, http2))
     }
 
     /// Takes the PROXY header off and looks which HTTP it is. With TLS, both are known.

@@ -24,9 +24,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// How long idle connections may still bring a request after a new process took the listeners. Clients that
-/// have just sent one do not see their connection close on it.
+/// How long connections may still bring a request after a new process took the listeners: those that were just
+/// accepted, and idle ones whose client has just sent one.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// How long a connection may take from the system's queue to its first byte, TLS included: until then nobody
+/// counts it.
+const ARRIVAL: Duration = Duration::from_millis(200);
 /// How long what was cut at the deadline may take to say so.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long background work may take to end: the last write of state is one.
@@ -209,6 +212,8 @@ impl Services {
     async fn close_after(&mut self, delay: Duration, drain: Duration) {
         sleep(delay).await;
         self.close();
+        self.state.leave.reach(Phase::Closing);
+        sleep(ARRIVAL).await;
         self.state.leave.reach(Phase::IdleOver);
         self.drain(drain).await;
     }
@@ -216,7 +221,7 @@ impl Services {
     async fn close_handed(&mut self, drain: Duration) {
         self.close();
         self.state.leave.reach(Phase::Closing);
-        self.empty(HANDOVER).await;
+        sleep(HANDOVER).await;
         self.state.leave.reach(Phase::IdleOver);
         self.drain(drain).await;
     }

@@ -70,7 +70,7 @@ impl Leave {
     }
 }
 
-/// A place among the open connections; given back with the value.
+/// A place among the open connections; given back with the value. It is taken before anything is read.
 #[derive(Debug)]
 pub struct Seat {
     state: Arc<super::State>,
@@ -78,31 +78,26 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// A place for a connection from `address`, where there is one: 0 is no bound.
-    pub fn take(
-        state: &Arc<super::State>,
-        address: Option<IpAddr>,
-        most: u32,
-        per_address: u32,
-    ) -> Option<Self> {
-        let open = &state.metrics.connections;
-        open.inc();
-        // From here on the place is given back on every way out.
-        let mut seat = Self { state: Arc::clone(state), address: None };
-        if most > 0 && open.get() > i64::from(most) {
-            return None;
+    /// A connection that was just accepted: from here on the process does not leave without it.
+    pub fn take(state: &Arc<super::State>) -> Self {
+        state.metrics.connections.inc();
+        Self { state: Arc::clone(state), address: None }
+    }
+
+    /// Whether there is room for it, in all and for its address: 0 is no bound.
+    pub fn fits(&mut self, address: Option<IpAddr>, most: u32, per_address: u32) -> bool {
+        if most > 0 && self.state.metrics.connections.get() > i64::from(most) {
+            return false;
         }
-        if let Some(address) = address.filter(|_| per_address > 0) {
-            let mut addresses = state.leave.addresses.lock();
-            let taken = addresses.entry(address).or_default();
-            if *taken >= per_address {
-                drop(addresses);
-                return None;
-            }
-            *taken += 1;
-            seat.address = Some(address);
+        let Some(address) = address.filter(|_| per_address > 0) else { return true };
+        let mut addresses = self.state.leave.addresses.lock();
+        let taken = addresses.entry(address).or_default();
+        if *taken >= per_address {
+            return false;
         }
-        Some(seat)
+        *taken += 1;
+        self.address = Some(address);
+        true
     }
 }
 
@@ -147,17 +142,21 @@ mod tests {
     fn seats_are_bounded_in_all_and_by_address_and_come_back() {
         let state = state();
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|text| Some(text.parse().unwrap()));
-        let first = Seat::take(&state, a, 2, 1).unwrap();
-        assert!(Seat::take(&state, a, 2, 1).is_none(), "one per address");
-        let second = Seat::take(&state, b, 2, 1).unwrap();
-        assert!(Seat::take(&state, None, 2, 1).is_none(), "two in all");
+        let seat = |address, most, per_address| {
+            let mut seat = Seat::take(&state);
+            seat.fits(address, most, per_address).then_some(seat)
+        };
+        let first = seat(a, 2, 1).unwrap();
+        assert!(seat(a, 2, 1).is_none(), "one per address");
+        let second = seat(b, 2, 1).unwrap();
+        assert!(seat(None, 2, 1).is_none(), "two in all");
         assert_eq!(state.metrics.connections.get(), 2);
         drop(first);
-        assert!(Seat::take(&state, a, 2, 1).is_some());
+        assert!(seat(a, 2, 1).is_some());
         drop(second);
         assert_eq!(state.metrics.connections.get(), 0);
         assert!(state.leave.addresses.lock().is_empty());
-        let many: Vec<_> = (0..50).map(|_| Seat::take(&state, a, 0, 0).unwrap()).collect();
+        let many: Vec<_> = (0..50).map(|_| seat(a, 0, 0).unwrap()).collect();
         assert_eq!(state.metrics.connections.get(), 50);
         drop(many);
     }

@@ -25,7 +25,7 @@ fn bearer() -> String {
 
 /// Waits until `done`, for a time that is too long on any machine.
 fn until(mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_mins(1);
     while Instant::now() < end {
         if done() {
             return true;
@@ -69,14 +69,18 @@ fn p01_held_streams_take_little_memory_and_give_it_back() {
     let before = proxy.memory_kib();
     let streams = open(STREAMS);
     let each = (proxy.memory_kib() - before) / STREAMS as u64;
-    assert!(each <= 64, "{each} KiB per stream");
+    // Without optimisation values are kept more than once.
+    assert!(each <= if cfg!(debug_assertions) { 96 } else { 64 }, "{each} KiB per stream");
     drop(streams);
     assert!(until(|| open_files() <= quiet + 2), "{} files are open, {quiet} before", open_files());
-    // jemalloc returns pages after some seconds; what it keeps is used again.
-    let again = open(STREAMS);
-    let now = proxy.memory_kib();
-    assert!(now <= before + STREAMS as u64 * 64 + before / 10, "{before} KiB before, {now} KiB now");
-    drop(again);
+    // The allocator returns pages after some seconds, when it is next asked for some.
+    let returned = until(|| {
+        assert_eq!(proxy.get("/health").head.status, 200);
+        std::thread::sleep(Duration::from_millis(200));
+        proxy.memory_kib() < before + before / 10
+    });
+    println!("{before} KiB before, {each} KiB per stream, {} KiB after", proxy.memory_kib());
+    assert!(returned, "{before} KiB before {STREAMS} streams, {} KiB after", proxy.memory_kib());
     assert!(proxy.is_alive());
 }
 
