@@ -25,7 +25,7 @@ use std::time::Duration;
 /// Streams of one HTTP/2 connection.
 const H2_STREAMS: u32 = 256;
 /// How long a connection may wait for its next request: longer than load balancers keep theirs.
-const IDLE: Duration = Duration::from_secs(90);
+pub(super) const IDLE: Duration = Duration::from_secs(90);
 
 /// Mark of a connection that has carried a request.
 struct Reused;

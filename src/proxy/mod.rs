@@ -83,6 +83,7 @@ impl Edge {
     pub fn new(state: Arc<State>, version: &'static str, http2: bool) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = http2;
+        options.h2_idle_timeout = Some(accept::IDLE);
         Self { state, version, options }
     }
 
