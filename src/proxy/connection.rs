@@ -99,7 +99,8 @@ impl Door {
 #[async_trait]
 impl ServerApp for Door {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let (stream, _seat, http2) = self.open(stream).await?;
+        // Boxed, so that its buffers do not live as long as the connection.
+        let (stream, _seat, http2) = Box::pin(self.open(stream)).await?;
         let edge = if http2 { &self.http2 } else { &self.http1 };
         edge.process_new(stream, shutdown).await
     }
