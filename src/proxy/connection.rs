@@ -48,29 +48,35 @@ impl Door {
     }
 
     /// Gets a connection ready. `None`: it is not served.
-    async fn open(&self, stream: Stream) -> Option<(Stream, Seat, bool)> {
+    async fn open(&self, mut stream: Stream) -> Option<(Stream, Seat, bool)> {
         let mut seat = Seat::take(&self.state);
-        let wait = seconds(self.state.snapshot.load().config.server.timeouts.client_body_seconds);
-        let ready = tokio::time::timeout(wait, self.ready(stream));
+        let snapshot = self.state.snapshot.load_full();
+        let server = &snapshot.config.server;
+        // Asked first: one that says nothing takes a place as well.
+        if !seat.fits(None, server.limits.max_connections, 0) {
+            self.refuse(&mut stream).await;
+            return None;
+        }
+        let ready = tokio::time::timeout(seconds(server.timeouts.client_body_seconds), self.ready(stream));
         let (mut stream, http2) = tokio::select! {
             biased;
             ready = ready => ready.ok()??,
             // It has said nothing so far.
             () = self.state.leave.reached(Phase::IdleOver) => return None,
         };
-        let snapshot = self.state.snapshot.load();
-        let server = &snapshot.config.server;
-        let limits = &server.limits;
-        let address = address(stream.get_socket_digest().as_deref());
         // Behind a trusted proxy are many clients.
-        let counted =
-            address.filter(|address| !server.trusted_proxies.0.iter().any(|net| net.contains(address)));
-        if !seat.fits(counted, limits.max_connections, limits.max_connections_per_address) {
-            self.state.metrics.shed.with_label_values(&["connection"]).inc();
-            let _ = tokio::time::timeout(FAREWELL, farewell(&mut stream)).await;
+        let address = address(stream.get_socket_digest().as_deref())
+            .filter(|address| !server.trusted_proxies.0.iter().any(|net| net.contains(address)));
+        if !seat.fits(address, 0, server.limits.max_connections_per_address) {
+            self.refuse(&mut stream).await;
             return None;
         }
         Some((stream, seat, http2))
+    }
+
+    async fn refuse(&self, stream: &mut Stream) {
+        self.state.metrics.shed.with_label_values(&["connection"]).inc();
+        let _ = tokio::time::timeout(FAREWELL, farewell(stream)).await;
     }
 
     /// Takes the PROXY header off and looks which HTTP it is. With TLS, both are known.
