@@ -55,6 +55,10 @@ struct ConfigArgs {
 struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Take the listeners over from the running process, which has to get SIGQUIT (kill -QUIT PID) now; it
+    /// goes on serving until this one does
+    #[arg(long)]
+    upgrade: bool,
 }
 
 #[derive(Args, Debug)]

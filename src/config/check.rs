@@ -13,7 +13,7 @@ mod payload;
 use crate::proxy::ProxySetting;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{Auth, Config, Listen, Server};
+use crate::{Auth, Config, Listen, ProxyProtocol, Server};
 use std::collections::HashSet;
 
 /// Checks and cleans `config`.
@@ -57,6 +57,11 @@ fn server(server: &Server, report: &mut Report<'_, '_>) {
         if limit == 0 {
             report.error(&limits.key(key), "nothing would fit in; the least is 1");
         }
+    }
+    if server.proxy_protocol == ProxyProtocol::Trusted && server.trusted_proxies.0.is_empty() {
+        let problem =
+            "trusted-proxies is empty, so that nobody may send a PROXY header; list your proxies there";
+        report.error(&Place::Root.key("proxy-protocol"), problem);
     }
     let mut taken = vec![Listen { host: server.host.clone(), port: server.port }];
     let extra = Place::Root.key("extra-listen");

@@ -12,9 +12,9 @@ use crate::{
     AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey, Config, ErrorRule,
     EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging,
     Management, Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility,
-    Params, Payload, Providers, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret, Selection,
-    Server, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown,
-    UnknownModelStatus, Waiting, Weight, Xai,
+    Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret,
+    Selection, Server, Shutdown, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls,
+    TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,6 +117,7 @@ leaves!(
     Listeners,
     Networks,
     Listen,
+    ProxyProtocol,
     Strategy,
     TransientCooldown,
     UnknownModelStatus,
@@ -183,10 +184,15 @@ impl<T: Compare> Compare for BTreeMap<String, T> {
 }
 
 structs! {
-    Server { host, port, tls, extra_listen, trusted_proxies, limits, timeouts, metrics }
+    Server {
+        host, port, tls, extra_listen, trusted_proxies, proxy_protocol, limits, timeouts, shutdown, metrics,
+    }
     Tls { enable, cert, key }
-    Limits { max_body_mb, max_in_flight, header_kib, header_count }
+    Limits {
+        max_body_mb, max_in_flight, header_kib, header_count, max_connections, max_connections_per_address,
+    }
     Timeouts { connect_seconds, first_byte_seconds, idle_seconds, client_body_seconds }
+    Shutdown { delay_seconds, drain_seconds, upgrade_drain_seconds }
     Metrics { listen }
     Auth { api_keys, ws_auth, auth_dir, auth_auto_refresh_workers, auth }
     Providers {

@@ -17,7 +17,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `server.rs` | addresses, TLS, limits, timeouts, metrics |
+//! | `server.rs` | addresses, TLS, limits, timeouts, leaving, metrics |
 //! | `auth.rs`, `client_key.rs` | client keys, account folder |
 //! | `providers.rs`, `entry.rs`, `block.rs`, `amp.rs` | who answers: lists of keys and their entries |
 //! | `account.rs` | files of the account folder |
@@ -92,7 +92,10 @@ pub use providers::{Codex, Providers, Xai};
 pub use proxy::{ProxyLogin, ProxyScheme, ProxySetting, ProxyUrl};
 pub use routing::{QuotaExceeded, Routing, Selection, Strategy, TransientCooldown, Waiting};
 pub use secret::Secret;
-pub use server::{DEFAULT_PORT, Host, Limits, Listen, Listeners, Metrics, Networks, Server, Timeouts, Tls};
+pub use server::{
+    DEFAULT_PORT, Host, Limits, Listen, Listeners, Metrics, Networks, ProxyProtocol, Server, Shutdown,
+    Timeouts, Tls,
+};
 pub use span::Span;
 pub use streaming::{EventStreams, Streaming};
 

@@ -38,6 +38,10 @@ pub struct Metrics {
     pub store_writes: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
+    /// Connections of clients that are open.
+    pub connections: IntGauge,
+    /// `request`s and `connection`s that were refused because there were too many.
+    pub shed: IntCounterVec,
     /// Upstream connections that were opened.
     pub connections_opened: IntCounter,
     /// Upstream connections that were used again.
@@ -115,8 +119,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
         let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help)?);
         let seconds = |name: &str, help: &str| seconds(&registry, name, help);
-        let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
-        let in_flight = registered(&registry, in_flight)?;
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
         Ok(Self {
             reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
@@ -156,6 +159,7 @@ impl Metrics {
             )?,
             empty: counters("empty_answers_total", "Answers without content.", &["provider", "model"])?,
             thinking_mismatch: thinking_mismatch(&registry)?,
+            shed: counters("shed_total", "Requests and connections that were too many.", &["what"])?,
             connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
             connections_reused: counter(
                 "upstream_connections_reused_total",
@@ -163,7 +167,8 @@ impl Metrics {
             )?,
             store_writes: counters("store_writes_total", "Batches of what was learnt.", &["outcome"])?,
             panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
-            in_flight,
+            connections: gauge("open_connections", "Connections of clients that are open.")?,
+            in_flight: gauge("in_flight_requests", "Requests that are being served.")?,
             waits: Waits::new(&registry)?,
             key_refusals: key_refusals(&registry)?,
             registry,

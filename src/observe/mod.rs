@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod log;
 mod log_file;
 pub mod metrics;
+pub mod panics;
 pub mod providers;
 pub mod request;
 pub mod usage;

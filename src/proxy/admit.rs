@@ -42,6 +42,7 @@ pub(super) fn admit(
     let admitted = by_key(header, snapshot, state)?;
     let most = i64::from(snapshot.config.server.limits.max_in_flight);
     if most > 0 && state.metrics.in_flight.get() > most {
+        state.metrics.shed.with_label_values(&["request"]).inc();
         let mut error = ProxyError::internal(503, "too many requests at once; try again in a second");
         error.failure.retry_after = Some(OVERLOAD_RETRY);
         return Err(error);

@@ -4,6 +4,7 @@
 //!
 //! | stage | file | takes → gives |
 //! |---|---|---|
+//! | 0 connect | `connection.rs`, `proxy_header.rs` | connection → whose it is, and a place for it |
 //! | 0 accept | `accept.rs` | connection → request |
 //! | 0 admit | `endpoint.rs`, `admit.rs` | header → permission |
 //! | 0 allow | `allowance.rs` | client key → what it may use, and how much |
@@ -32,6 +33,7 @@ mod admit;
 mod allowance;
 mod attempt;
 pub mod client;
+pub mod connection;
 mod count;
 pub mod endpoint;
 pub mod error;
@@ -43,6 +45,7 @@ mod health;
 mod login;
 mod models;
 mod parse;
+mod proxy_header;
 mod record;
 mod reply;
 mod respond;
@@ -55,7 +58,7 @@ mod upload;
 mod waiting;
 mod websocket;
 
-use crate::state::State;
+use crate::state::{State, forwarded};
 use bytes::Bytes;
 use client::Client;
 use endpoint::Endpoint;
@@ -79,11 +82,12 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// The proxy over shared state. `version` is what `/health` says.
-    pub fn new(state: Arc<State>, version: &'static str) -> Self {
+    /// The proxy over shared state. `version` is what `/health` says; `http2`: for connections that began
+    /// with its preface. TLS negotiates it.
+    pub fn new(state: Arc<State>, version: &'static str, http2: bool) -> Self {
         let mut options = HttpServerOptions::default();
-        // HTTP/2 without TLS is told by its first bytes; TLS negotiates it.
-        options.h2c = true;
+        options.h2c = http2;
+        options.h2_idle_timeout = Some(accept::IDLE);
         Self { state, version, options }
     }
 
@@ -91,7 +95,7 @@ impl Edge {
         let header = session.req_header();
         let upgrade = header.headers.contains_key("upgrade");
         let endpoint = Endpoint::parse(&header.method, header.uri.path(), header.uri.query(), upgrade);
-        note(record, session);
+        self.note(record, session);
         session.set_write_timeout(Some(CLIENT_WRITE));
         let snapshot = self.state.snapshot.load_full();
         match admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
@@ -166,18 +170,20 @@ impl Edge {
         record.facts.status = status;
         respond::send(session, respond::json_header(status, &id)?, Bytes::from(body)).await
     }
-}
 
-fn note(record: &mut Record, session: &ServerSession) {
-    let header = session.req_header();
-    let facts = &mut record.facts;
-    header.method.as_str().clone_into(&mut facts.method);
-    header.uri.path().clone_into(&mut facts.path);
-    facts.client_ip = session
-        .client_addr()
-        .and_then(|address| address.as_inet().map(|inet| inet.ip().to_string()))
-        .unwrap_or_default();
-    if let Some(agent) = header.headers.get(http::header::USER_AGENT) {
-        facts.user_agent = String::from_utf8_lossy(agent.as_bytes()).chars().take(200).collect();
+    fn note(&self, record: &mut Record, session: &ServerSession) {
+        let header = session.req_header();
+        let facts = &mut record.facts;
+        header.method.as_str().clone_into(&mut facts.method);
+        header.uri.path().clone_into(&mut facts.path);
+        let digest = session.digest().and_then(|digest| digest.socket_digest.as_deref());
+        if let Some(peer) = connection::address(digest) {
+            let snapshot = self.state.snapshot.load();
+            let trusted = &snapshot.config.server.trusted_proxies.0;
+            facts.client_ip = forwarded::client(peer, &header.headers, trusted).to_string();
+        }
+        if let Some(agent) = header.headers.get(http::header::USER_AGENT) {
+            facts.user_agent = String::from_utf8_lossy(agent.as_bytes()).chars().take(200).collect();
+        }
     }
 }

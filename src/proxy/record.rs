@@ -11,6 +11,7 @@ use crate::observe::usage::{About, Sums};
 use crate::state::State;
 use crate::state::keys::Holder;
 use pool::{Outcome, Verdict};
+use prometheus::IntGauge;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Level;
@@ -30,7 +31,8 @@ pub(super) struct Record {
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
     quiet: bool,
-    counted: bool,
+    /// The gauge of requests under way, while it counts this one.
+    counted: Option<IntGauge>,
 }
 
 impl Default for Record {
@@ -44,17 +46,30 @@ impl Default for Record {
             started: Instant::now(),
             first_byte: None,
             quiet: false,
-            counted: false,
+            counted: None,
         }
+    }
+}
+
+/// A request that was cut by a panic or a deadline is over as well.
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.uncount();
     }
 }
 
 impl Record {
     /// The request counts as being served.
     pub(super) fn begin(&mut self, state: &State) {
-        if !self.counted {
-            self.counted = true;
+        if self.counted.is_none() {
             state.metrics.in_flight.inc();
+            self.counted = Some(state.metrics.in_flight.clone());
+        }
+    }
+
+    fn uncount(&mut self) {
+        if let Some(gauge) = self.counted.take() {
+            gauge.dec();
         }
     }
 
@@ -127,9 +142,7 @@ impl Record {
 
     /// The request is over.
     pub(super) fn finish(&mut self, state: &State) {
-        if std::mem::take(&mut self.counted) {
-            state.metrics.in_flight.dec();
-        }
+        self.uncount();
         let elapsed = self.started.elapsed();
         let first = self.first_byte.map(|at| at - self.started);
         let facts = &mut self.facts;

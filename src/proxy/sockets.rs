@@ -2,7 +2,7 @@
 //!
 //! Enters: an upgrade request with a key. Leaves: the events of each turn as text frames. May go wrong: a
 //! bad handshake (400); a request that cannot be served, which is told by an `error` event and leaves the
-//! socket open; a client that leaves.
+//! socket open; a client that leaves; a process that leaves, which ends the socket after the turn (1001).
 
 use super::client::Client;
 use super::endpoint::Call;
@@ -12,10 +12,12 @@ use super::parse::of_body;
 use super::record::Record;
 use super::websocket::{Socket, handshake_key};
 use super::{admit, allowance};
+use crate::state::leave::Phase;
 use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::Protocol;
 use wire::frames::Framing;
 use wire::openai_responses::websocket::{Session, Step};
@@ -36,8 +38,21 @@ pub(super) async fn serve(state: &State, session: &mut ServerSession, record: &m
     let mut socket = Socket::accept(session, &key, snapshot.max_body()).await?;
     record.facts.status = 101;
     let mut conversation = Session::new();
-    while let Some(message) = socket.message(session).await? {
-        turn(state, session, &mut socket, &mut conversation, &message, &headers, record).await?;
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = state.leave.reached(Phase::Closing) => break,
+            message = socket.message(session) => message?,
+        };
+        let Some(message) = message else { break };
+        tokio::select! {
+            biased;
+            done = turn(state, session, &mut socket, &mut conversation, &message, &headers, record) => done?,
+            () = state.leave.reached(Phase::Deadline) => break,
+        }
+    }
+    if state.leave.phase() >= Phase::Closing {
+        socket.close(CloseCode::Away, "the server is leaving");
     }
     socket.flush(session).await
 }

@@ -6,9 +6,11 @@
 pub mod accounts;
 pub mod atomic;
 pub mod files;
+pub mod forwarded;
 pub mod keys;
 pub mod lanes;
 pub mod learnt;
+pub mod leave;
 pub mod query;
 pub mod reload;
 pub mod renew;
@@ -25,12 +27,12 @@ use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
+use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{Loaded, Now, Pool};
 use renew::Renewals;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use waiting::WaitingRoom;
@@ -58,13 +60,14 @@ pub struct State {
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// How far the process is with leaving.
+    pub leave: Leave,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
     renewals: Renewals,
     /// Nothing is kept over a restart without one.
     keeper: OnceLock<Keeper>,
     started: Instant,
-    draining: AtomicBool,
 }
 
 impl std::fmt::Debug for State {
@@ -136,11 +139,11 @@ impl State {
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            leave: Leave::default(),
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
             started: Instant::now(),
-            draining: AtomicBool::new(false),
         };
         let room = Arc::clone(&state.waiting);
         state.pool.on_signal(Box::new(move || room.call()));
@@ -174,15 +177,5 @@ impl State {
     /// Time since the start.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// Whether the process is about to leave.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Tells load balancers to go elsewhere.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
     }
 }

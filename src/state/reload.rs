@@ -12,7 +12,7 @@ use config::Config;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -165,19 +165,22 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Watches `file` for the life of `state`, on a thread of its own.
-pub fn watch(file: PathBuf, state: &Arc<State>) {
+/// Watches `file` for the life of `state`, on a thread of its own. What is sent to it asks for a look.
+pub fn watch(file: PathBuf, state: &Arc<State>) -> Sender<()> {
     let watched = Watched::new(file);
     let state = Arc::downgrade(state);
-    let spawned =
-        std::thread::Builder::new().name("reload".to_owned()).spawn(move || follow(watched, &state));
+    let (sender, events) = channel();
+    let sent = sender.clone();
+    let spawned = std::thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(move || follow(watched, &state, sent, &events));
     if let Err(error) = spawned {
         tracing::error!("the configuration is not reloaded: no thread: {error}");
     }
+    sender
 }
 
-fn follow(mut watched: Watched, state: &Weak<State>) {
-    let (sender, events) = channel();
+fn follow(mut watched: Watched, state: &Weak<State>, sender: Sender<()>, events: &Receiver<()>) {
     // The folder, not the file: a file that is replaced by rename takes its watch with it.
     let folder = watched.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = watched.file.file_name().map(ToOwned::to_owned);
@@ -205,7 +208,7 @@ fn follow(mut watched: Watched, state: &Weak<State>) {
         if let (Ok(watcher), Some(state)) = (&mut events_of, state.upgrade()) {
             follow_accounts(watcher, &state, &mut accounts_at);
         }
-        settle(&events);
+        settle(events);
         let Some(state) = state.upgrade() else { return };
         if let Some(changed) = watched.look_at_accounts(&state) {
             tracing::info!("accounts reloaded: {}", words(&changed));

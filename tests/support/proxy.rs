@@ -4,8 +4,9 @@ use crate::client::{Answer, Client};
 use crate::scratch::{Scratch, free_port};
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The client key of test configurations.
@@ -16,9 +17,10 @@ pub const KEY: &str = "test-key";
 pub struct Proxy {
     child: Child,
     address: SocketAddr,
-    scratch: Scratch,
+    scratch: Arc<Scratch>,
     /// Binary and arguments.
     command: Vec<String>,
+    log: PathBuf,
 }
 
 impl Proxy {
@@ -31,8 +33,9 @@ impl Proxy {
     pub fn start_with(binary: &str, config: &str, accounts: &[(&str, &str)]) -> Self {
         let port = free_port();
         let scratch = Scratch::new();
+        let metrics = if config.contains("metrics:") { "" } else { "metrics: {listen: \"\"}\n" };
         let text = format!(
-            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\nmetrics: {{listen: \"\"}}\nauth-dir: {}\n{config}",
+            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\n{metrics}auth-dir: {}\n{config}",
             scratch.path().join("auths").display()
         );
         let folder = scratch.path().join("auths");
@@ -48,8 +51,11 @@ impl Proxy {
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
         let command: Vec<String> =
             std::iter::once(binary).chain(arguments.iter().copied()).map(str::to_owned).collect();
-        let child = spawn(&command, scratch.path());
-        let mut proxy = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, command };
+        let scratch = Arc::new(scratch);
+        let log = scratch.path().join("proxy.log");
+        let child = spawn(&command, scratch.path(), &log);
+        let mut proxy =
+            Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, command, log };
         proxy.wait_until_it_listens();
         proxy
     }
@@ -71,7 +77,7 @@ impl Proxy {
 
     /// Starts it again in its folder, after its end.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.command, self.scratch.path());
+        self.child = spawn(&self.command, self.scratch.path(), &self.log);
         self.wait_until_it_listens();
     }
 
@@ -79,6 +85,37 @@ impl Proxy {
     pub fn kill(&mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process can be waited for");
+    }
+
+    /// Starts a process that takes over from this one, and waits until it serves.
+    pub fn upgrade(&self, binary: &str) -> Self {
+        let log = self.scratch.path().join("upgraded.log");
+        let mut command = self.command.clone();
+        if let Some(program) = command.first_mut() {
+            binary.clone_into(program);
+        }
+        let mut taking_over = command.clone();
+        taking_over.push("--upgrade".to_owned());
+        let child = spawn(&taking_over, self.scratch.path(), &log);
+        let mut new = Self { child, address: self.address, scratch: Arc::clone(&self.scratch), command, log };
+        self.signal("QUIT");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !new.log().contains("took over the listeners") {
+            let ended = new.child.try_wait().expect("the process can be asked");
+            assert!(ended.is_none() && Instant::now() < end, "it did not take over:\n{}", new.log());
+        }
+        new
+    }
+
+    /// Sends a signal: `TERM`, `QUIT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal can be sent");
+    }
+
+    /// Open files of the process.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
     /// Where it listens.
@@ -100,7 +137,7 @@ impl Proxy {
     pub fn log(&self) -> String {
         // Lines are written behind the requests.
         std::thread::sleep(Duration::from_millis(150));
-        std::fs::read_to_string(self.scratch.path().join("proxy.log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// A new connection.
@@ -149,8 +186,8 @@ impl Proxy {
     }
 }
 
-fn spawn(command: &[String], folder: &Path) -> Child {
-    let log = OpenOptions::new().create(true).append(true).open(folder.join("proxy.log"));
+fn spawn(command: &[String], folder: &Path, log: &Path) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(log);
     let log = log.expect("the log can be made");
     Command::new(&command[0])
         .args(&command[1..])
