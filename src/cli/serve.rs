@@ -4,7 +4,7 @@ use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, reload};
+use crate::state::{State, atomic, reload};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -146,6 +146,7 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
     say(&text);
     let state = Arc::new(state);
     if let Some(file) = file {
+        atomic::sweep(&accounts::folder(&state.snapshot.load().config.auth.auth_dir));
         state.keep_in(&reload::beside(&file, "state"));
         reload::watch(file, &state);
     }
