@@ -20,3 +20,4 @@ mod reload;
 mod rules;
 mod shared;
 mod streams;
+mod torture;
