@@ -5,7 +5,7 @@ use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
 use crate::server::{self, Plan, Setting};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, reload};
+use crate::state::{State, atomic, reload};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -156,6 +156,7 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     say(&text);
     let state = Arc::new(state);
     let reload = file.clone().map(|file| {
+        atomic::sweep(&accounts::folder(&state.snapshot.load().config.auth.auth_dir));
         state.keep_in(&reload::beside(&file, "state"));
         reload::watch(file, &state)
     });

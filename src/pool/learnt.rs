@@ -8,7 +8,7 @@
 //!
 //! Rows hold times of the wall clock, because the monotonic clock begins anew with each process. Read back,
 //! no rest is longer than the longest that its class can have been given, so a wall clock that jumped
-//! meanwhile makes no rest eternal. Rows hold no secret: a connection is told by a digest.
+//! meanwhile makes no rest eternal. Rows hold no secret: logins are told by digests.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -74,7 +74,8 @@ pub struct Recalled {
 /// A row about a credential. Times are milliseconds since 1970.
 #[derive(Debug, Deserialize, Serialize)]
 struct Health {
-    connection: String,
+    #[serde(flatten)]
+    login: Login,
     records: Vec<Trouble>,
 }
 
@@ -96,11 +97,21 @@ struct Trouble {
     soft: bool,
 }
 
+/// Digests of what makes a credential the one that something was learnt of.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Login {
+    /// The way to the upstream and the account there.
+    connection: String,
+    /// The key or token.
+    secret: String,
+}
+
 /// A row about a session.
 #[derive(Debug, Deserialize, Serialize)]
 struct Binding {
     credential: String,
-    connection: String,
+    #[serde(flatten)]
+    login: Login,
     used_ms: u64,
 }
 
@@ -131,18 +142,15 @@ impl Pool {
                 health.push(HealthRow { credential: credential.spec.id.to_string(), text });
             }
         }
-        let mut connections: HashMap<CredentialId, String> = HashMap::new();
+        let mut logins: HashMap<CredentialId, Login> = HashMap::new();
         let mut sessions = Vec::new();
         for (key, id, used_ms) in self.affinity.used_since(since_ms.unwrap_or(0)) {
             let position = index.position_of(&id);
             let credential = position.and_then(|position| index.credentials.get(position as usize));
             let Some(credential) = credential else { continue };
-            let connection = connections.entry(id.clone()).or_insert_with(|| connection(&credential.spec));
-            let row = Binding {
-                credential: id.to_string(),
-                connection: connection.clone(),
-                used_ms: to_wall(used_ms, now),
-            };
+            let login = logins.entry(id.clone()).or_insert_with(|| Login::of(&credential.spec));
+            let row =
+                Binding { credential: id.to_string(), login: login.clone(), used_ms: to_wall(used_ms, now) };
             let credential = id.to_string();
             sessions.extend(text(&row).map(|text| SessionRow { key, credential, used_ms, text }));
         }
@@ -170,12 +178,15 @@ impl Pool {
             });
         }
         let life_ms = index.settings.session_affinity_ms;
+        let mut logins: HashMap<CredentialId, Login> = HashMap::new();
         for row in learnt.sessions.iter().filter(|_| life_ms > 0) {
             let Some(binding) = parse::<Binding>(&row.text) else { continue };
             let id = CredentialId::new(&binding.credential);
             let position = index.position_of(&id);
             let credential = position.and_then(|position| index.credentials.get(position as usize));
-            let same = credential.is_some_and(|known| connection(&known.spec) == binding.connection);
+            let Some(spec) = credential.map(|credential| &credential.spec) else { continue };
+            let login = logins.entry(id.clone()).or_insert_with(|| Login::of(spec));
+            let same = binding.login.fits(login, spec, None);
             let age_ms = wall_ms(now).saturating_sub(binding.used_ms);
             if same && age_ms <= life_ms && !self.affinity.remembers(row.key) {
                 self.affinity.bind(row.key, &id, now.mono_ms.saturating_sub(age_ms));
@@ -225,7 +236,7 @@ fn health_row(credential: &Credential, now: Now) -> Option<String> {
     if records.is_empty() {
         return None;
     }
-    text(&Health { connection: connection(&credential.spec), records })
+    text(&Health { login: Login::of(&credential.spec), records })
 }
 
 /// What a row says about a credential, on the clock of this process.
@@ -235,10 +246,10 @@ fn records(
     settings: &Settings,
     now: Now,
 ) -> Vec<(Option<Arc<str>>, Record)> {
-    if health.connection != connection(spec) || spec.disable_cooling.unwrap_or(settings.disable_cooling) {
+    if spec.disable_cooling.unwrap_or(settings.disable_cooling) {
         return Vec::new();
     }
-    let models = spec.models.models();
+    let (models, login) = (spec.models.models(), Login::of(spec));
     let record = |row: &Trouble| {
         let model = match &row.model {
             // One that is not served any more has nothing to remember.
@@ -248,6 +259,9 @@ fn records(
         let class: Result<Class, NotOne> = Class::deserialize(row.class.as_str().into_deserializer());
         let class = class.ok()?;
         if matches!(class, Class::Success | Class::ClientGone | Class::RequestFault) {
+            return None;
+        }
+        if !health.login.fits(&login, spec, Some(class)) {
             return None;
         }
         let longest = longest_ms(class, settings.hint_cap_ms);
@@ -265,27 +279,40 @@ fn records(
     health.records.iter().filter_map(record).collect()
 }
 
-/// A digest of what makes the connection of a credential: the same as long as what was learnt of it holds.
-/// Mirrors [`CredentialSpec::same_connection`].
-pub(crate) fn connection(spec: &CredentialSpec) -> String {
+impl Login {
+    /// That of a credential.
+    pub(crate) fn of(spec: &CredentialSpec) -> Self {
+        let kind = format!("{:?}", spec.kind);
+        let proxy = match &spec.proxy {
+            Proxy::Global => "global",
+            Proxy::Direct => "direct",
+            Proxy::Url(url) => url.expose_secret(),
+            Proxy::Invalid(reason) => reason,
+        };
+        // The names of keys are numbers, those of logins are people.
+        let owner = if spec.is_token { &*spec.label } else { "" };
+        let mut parts = vec![kind.as_str(), &spec.base_url, &spec.scope, proxy, owner];
+        parts.extend(spec.headers.iter().flat_map(|(name, value)| [name.as_str(), value.expose_secret()]));
+        let connection = digest(&parts);
+        let secret = digest(&[&connection, spec.secret.expose_secret()]);
+        Self { connection, secret }
+    }
+
+    /// Whether what was learnt of this login holds for a credential whose login is `now`. Tokens are renewed all the time and stay
+    /// the same login, but what came from a refused one is no news of the next.
+    fn fits(&self, now: &Self, spec: &CredentialSpec, class: Option<Class>) -> bool {
+        let renewed = spec.is_token && spec.refreshable;
+        let of_the_token = matches!(class, Some(Class::Auth | Class::Forbidden));
+        now.connection == self.connection && (now.secret == self.secret || (renewed && !of_the_token))
+    }
+}
+
+/// Thirty-two hex digits.
+fn digest(parts: &[&str]) -> String {
     let mut digest = Sha256::new();
-    let mut add = |part: &str| {
+    for part in parts {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part.as_bytes());
-    };
-    add(&format!("{:?}", spec.kind));
-    add(&spec.base_url);
-    add(&spec.scope);
-    add(spec.secret.expose_secret());
-    match &spec.proxy {
-        Proxy::Global => add("global"),
-        Proxy::Direct => add("direct"),
-        Proxy::Url(url) => add(url.expose_secret()),
-        Proxy::Invalid(reason) => add(reason),
-    }
-    for (name, value) in &spec.headers {
-        add(name);
-        add(value.expose_secret());
     }
     digest.finalize().iter().take(16).fold(String::new(), |mut out, byte| {
         // Writing to a string cannot fail.

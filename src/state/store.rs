@@ -6,6 +6,9 @@
 //!
 //! Calls wait for the disk. They belong on a thread of their own, never into a request.
 
+#[cfg(test)]
+mod torture;
+
 use parking_lot::Mutex;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
@@ -179,34 +182,12 @@ impl Store {
 
     /// Calls `each` with every row of a table. One that was never written is empty.
     pub fn read(&self, table: Table, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        self.guarded(|database| {
-            let reading = database.begin_read()?;
-            let rows = match reading.open_table(table.definition()) {
-                Ok(rows) => rows,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            for row in rows.iter()? {
-                let (key, value) = row?;
-                each(key.value(), value.value());
-            }
-            Ok(())
-        })
+        self.guarded(|database| read(database, table, each))
     }
 
     /// Writes all rows or none. They are on the disk when this returns.
     pub fn write<'r>(&self, rows: impl Iterator<Item = &'r Row>) -> Result<(), StoreError> {
-        self.guarded(|database| {
-            let writing = database.begin_write()?;
-            for row in rows {
-                let mut table = writing.open_table(row.table.definition())?;
-                match &row.value {
-                    Some(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
-                    None => drop(table.remove(row.key.as_slice())?),
-                }
-            }
-            Ok(writing.commit()?)
-        })
+        self.guarded(|database| write(database, rows))
     }
 
     /// Uses the open store. After an error it is closed, to be opened anew; a broken one is moved
@@ -238,6 +219,32 @@ impl Store {
         );
         Ok(())
     }
+}
+
+fn read(database: &Database, table: Table, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+    let reading = database.begin_read()?;
+    let rows = match reading.open_table(table.definition()) {
+        Ok(rows) => rows,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for row in rows.iter()? {
+        let (key, value) = row?;
+        each(key.value(), value.value());
+    }
+    Ok(())
+}
+
+fn write<'r>(database: &Database, rows: impl Iterator<Item = &'r Row>) -> Result<(), StoreError> {
+    let writing = database.begin_write()?;
+    for row in rows {
+        let mut table = writing.open_table(row.table.definition())?;
+        match &row.value {
+            Some(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
+            None => drop(table.remove(row.key.as_slice())?),
+        }
+    }
+    Ok(writing.commit()?)
 }
 
 /// The database in a file, and whether it begins with this call.

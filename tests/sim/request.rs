@@ -97,7 +97,7 @@ impl Sim {
             Ok(pick) => {
                 check_round(request, &pick);
                 if current {
-                    self.check_choice(request, &pick, &before);
+                    check_choice(request, &pick, &before);
                 }
                 let life = self.books.life(&pick.credential().id, request.generation);
                 self.books.began(&pick, life, self.now.mono_ms, request.lease_ms);
@@ -125,34 +125,6 @@ impl Sim {
         request.tried.clear();
         request.used_up.clear();
         round.is_some()
-    }
-
-    /// Whoever was chosen was able, and nobody better was passed over.
-    fn check_choice(&self, request: &Request, pick: &Pick, before: &Before) {
-        let id = pick.credential().id.as_str();
-        let Some(chosen) = before.get(id) else { panic!("{id} does not serve {}", request.route.asked()) };
-        let limit = pick.credential().in_flight_limit.unwrap_or(u32::MAX);
-        assert!(chosen.in_flight < limit, "{id} is over its limit");
-        match chosen.standing {
-            _ if pick.refresh_first() => {}
-            Standing::Ready => {}
-            Standing::Cooling(rest) if rest.soft => {
-                for (other, _) in before.iter().filter(|(_, one)| one.standing == Standing::Ready) {
-                    let excluded = request.attempts.round() > 0
-                        || request
-                            .used_up
-                            .iter()
-                            .chain(request.tried.iter().map(|(id, _)| id))
-                            .any(|known| known.as_str() == other);
-                    assert!(excluded, "{id} rests while {other} is ready");
-                }
-            }
-            // One of a pool's models is tested, another may serve: the mildest speaks for both.
-            Standing::Tested => assert!(request.lease_ms > 0),
-            // Whoever takes no turns may still have a session.
-            Standing::Weightless if request.session.is_some() => {}
-            other => panic!("{id} was {other:?}"),
-        }
     }
 
     /// Nobody is refused while somebody can serve, and the end of the first rest is told exactly.
@@ -219,4 +191,32 @@ fn check_round(request: &Request, pick: &Pick) {
     assert!(pick.refresh_first() || !request.used_up.contains(id), "{id} failed before in this round");
     let again = request.tried.iter().any(|(c, m)| c == id && **m == **upstream);
     assert!(pick.refresh_first() || !again, "{id}:{upstream} was tried before in this round");
+}
+
+/// Whoever was chosen was able, and nobody better was passed over.
+fn check_choice(request: &Request, pick: &Pick, before: &Before) {
+    let id = pick.credential().id.as_str();
+    let Some(chosen) = before.get(id) else { panic!("{id} does not serve {}", request.route.asked()) };
+    let limit = pick.credential().in_flight_limit.unwrap_or(u32::MAX);
+    assert!(chosen.in_flight < limit, "{id} is over its limit");
+    match chosen.standing {
+        _ if pick.refresh_first() => {}
+        Standing::Ready => {}
+        Standing::Cooling(rest) if rest.soft => {
+            for (other, _) in before.iter().filter(|(_, one)| one.standing == Standing::Ready) {
+                let excluded = request.attempts.round() > 0
+                    || request
+                        .used_up
+                        .iter()
+                        .chain(request.tried.iter().map(|(id, _)| id))
+                        .any(|known| known.as_str() == other);
+                assert!(excluded, "{id} rests while {other} is ready");
+            }
+        }
+        // One of a pool's models is tested, another may serve: the mildest speaks for both.
+        Standing::Tested => assert!(request.lease_ms > 0),
+        // Whoever takes no turns may still have a session.
+        Standing::Weightless if request.session.is_some() => {}
+        other => panic!("{id} was {other:?}"),
+    }
 }

@@ -34,7 +34,12 @@ pub(crate) fn settings(dice: &mut Dice) -> Settings {
 
 /// Up to seven credentials in any order, with what was known of some of them changed.
 pub(crate) fn specs(dice: &mut Dice) -> Vec<CredentialSpec> {
-    let mut specs: Vec<_> = (0..7).filter_map(|n| (!dice.once_in(3)).then(|| spec(n, dice))).collect();
+    let mut specs = Vec::new();
+    for n in 0..7 {
+        if !dice.once_in(3) {
+            specs.push(spec(n, dice));
+        }
+    }
     if specs.is_empty() {
         specs.push(spec(0, dice));
     }

@@ -26,3 +26,4 @@ mod reload;
 mod rules;
 mod shared;
 mod streams;
+mod torture;

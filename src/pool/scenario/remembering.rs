@@ -3,7 +3,7 @@
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_oneof, proptest};
 
 use super::*;
-use crate::learnt::connection;
+use crate::learnt::Login;
 
 const HOUR: u64 = 3_600_000;
 
@@ -120,8 +120,29 @@ fn a_changed_key_begins_without_a_past() {
     for change in different {
         let mut other = spec.clone();
         change(&mut other);
-        assert!(!spec.same_connection(&other) && connection(spec) != connection(&other));
+        assert_ne!(Login::of(spec), Login::of(&other));
     }
+}
+
+#[test]
+fn a_renewed_token_is_the_same_login_unless_it_was_the_token_that_was_refused() {
+    let token = |secret: &str, owner: &str| {
+        let mut spec = specs().remove(0);
+        (spec.is_token, spec.refreshable, spec.label) = (true, true, owner.into());
+        spec.secret = SecretString::from(secret);
+        vec![spec]
+    };
+    let now = clocks(0, 1000);
+    let recalled = |outcome: &Outcome<'_>, spec: Vec<CredentialSpec>| {
+        let pool = Pool::new(settings(), token("old", "a@b.test"));
+        fails(&pool, "m", outcome, now);
+        next(&pool, spec, now, clocks(1, 1000)).1.credentials
+    };
+    let refused = Outcome::RefreshFailed { needs_login: true };
+    assert_eq!(recalled(&hint(HOUR), token("new", "a@b.test")), 1);
+    assert_eq!(recalled(&hint(HOUR), token("new", "c@d.test")), 0, "somebody else logged in");
+    assert_eq!(recalled(&refused, token("old", "a@b.test")), 1);
+    assert_eq!(recalled(&refused, token("new", "a@b.test")), 0);
 }
 
 #[test]
@@ -175,7 +196,8 @@ fn rows_of_another_version_and_of_nobody_teach_nothing() {
 
 /// A row as it might be found: a good one with a few bytes changed, or numbers from anywhere.
 fn found() -> impl Strategy<Value = String> {
-    let connection = connection(&specs()[0]);
+    let login = serde_json::to_string(&Login::of(&specs()[0])).unwrap();
+    let login = login.trim_matches(['{', '}']).to_owned();
     let number = prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..3_000_000_000_000_u64];
     let classes =
         prop_oneof![Just("quota"), Just("rate_limit"), Just("entitlement"), Just("success"), Just("x")];
@@ -183,7 +205,7 @@ fn found() -> impl Strategy<Value = String> {
     let good = (classes, model, number.clone(), number, any::<u32>(), any::<bool>()).prop_map(
         move |(class, model, failed, until, level, soft)| {
             format!(
-                r#"{{"v":1,"connection":"{connection}","records":[{{{model}"class":"{class}","failed_ms":{failed},"until_ms":{until},"level":{level},"soft":{soft}}}]}}"#
+                r#"{{"v":1,{login},"records":[{{{model}"class":"{class}","failed_ms":{failed},"until_ms":{until},"level":{level},"soft":{soft}}}]}}"#
             )
         },
     );
