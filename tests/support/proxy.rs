@@ -27,10 +27,23 @@ impl Proxy {
 
     /// The same, with files in the folder of accounts.
     pub fn start_with(binary: &str, config: &str, accounts: &[(&str, &str)]) -> Self {
+        Self::start_in(binary, config, accounts, &[])
+    }
+
+    /// The same, with files in the folder of accounts and variables of the environment. A configuration that
+    /// says where metrics or keys are is taken as it is.
+    pub fn start_in(
+        binary: &str,
+        config: &str,
+        accounts: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let port = free_port();
         let scratch = Scratch::new();
         let text = format!(
-            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\nmetrics: {{listen: \"\"}}\nauth-dir: {}\n{config}",
+            "host: 127.0.0.1\nport: {port}\n{}{}auth-dir: {}\n{config}",
+            if config.contains("api-keys:\n") { String::new() } else { format!("api-keys: [{KEY}]\n") },
+            if config.contains("metrics:") { "" } else { "metrics: {listen: \"\"}\n" },
             scratch.path().join("auths").display()
         );
         let folder = scratch.path().join("auths");
@@ -39,14 +52,25 @@ impl Proxy {
             std::fs::write(folder.join(name), text).expect("the account can be written");
         }
         let file = scratch.file("config.yaml", &text);
-        Self::run(binary, &["--config", &file.display().to_string()], port, scratch)
+        Self::run_in(binary, &["--config", &file.display().to_string()], port, scratch, variables)
     }
 
     /// Starts `binary` with `arguments`; it has to listen on `port`.
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
+        Self::run_in(binary, arguments, port, scratch, &[])
+    }
+
+    fn run_in(
+        binary: &str,
+        arguments: &[&str],
+        port: u16,
+        scratch: Scratch,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let log = File::create(scratch.path().join("proxy.log")).expect("the log can be made");
         let child = Command::new(binary)
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(scratch.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log can be shared"))
@@ -101,6 +125,13 @@ impl Proxy {
     pub fn get(&self, path: &str) -> Answer {
         let mut client = self.connect();
         client.get(path, &[("authorization", &format!("Bearer {KEY}"))]);
+        client.answer()
+    }
+
+    /// A POST with another key.
+    pub fn post_as(&self, key: &str, path: &str, body: &str) -> Answer {
+        let mut client = self.connect();
+        client.post(path, &[("authorization", &format!("Bearer {key}"))], body);
         client.answer()
     }
 
