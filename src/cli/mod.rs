@@ -5,6 +5,7 @@
 //! command does; the message says what to do.
 
 mod check;
+mod explain;
 mod models;
 mod serve;
 mod translate;
@@ -35,6 +36,8 @@ enum Command {
     Check(ConfigArgs),
     /// List the models that the configuration serves
     Models(ModelsArgs),
+    /// Say who serves a model, and why each credential is in or out
+    Explain(explain::ExplainArgs),
     /// Show what the proxy makes of a request or an answer, from standard input
     Translate(translate::Translate),
     /// Print the version
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
         Some(Command::Version) => {
             say(&format!("cliproxy {}\n", version()));

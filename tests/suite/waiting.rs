@@ -1,8 +1,9 @@
 //! Requests that nobody can serve now, and how long they may wait.
 
 use crate::shared::{CHAT, CLAUDE, GEMINI, RESPONSES, chat_keys, proxy, proxy_in, text_of, wants_stream};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use testkit::client::Client;
 use testkit::proxy::{KEY, Proxy};
@@ -31,12 +32,12 @@ fn with_metrics(config: &str) -> (String, u16) {
 }
 
 /// The value of a metric, 0 where it was never counted.
-fn metric(port: u16, name: &str) -> f64 {
+fn metric(port: u16, name: &str) -> usize {
     let mut client = Client::connect(([127, 0, 0, 1], port).into());
     client.get("/metrics", &[]);
     let text = client.answer().text();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("cliproxy_{name} ")));
-    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 fn wait_for(what: &str, found: impl Fn() -> bool) {
@@ -60,22 +61,22 @@ fn row_173_all_limited_for_three_seconds_waits_and_succeeds() {
     let proxy = proxy_in(&config, &INFINITE);
     let begun = Instant::now();
     let mut first = ask(&proxy, &CHAT.body("m", false));
-    wait_for("one waits", || metric(metrics, "waiting_requests") == 1.0);
+    wait_for("one waits", || metric(metrics, "waiting_requests") == 1);
     let mut others: Vec<_> = (0..3).map(|_| ask(&proxy, &CHAT.body("m", false))).collect();
     let leaver = ask(&proxy, &CHAT.body("m", false));
-    wait_for("five wait", || metric(metrics, "waiting_requests") == 5.0);
+    wait_for("five wait", || metric(metrics, "waiting_requests") == 5);
     drop(leaver);
-    wait_for("the client that left gave up its place", || metric(metrics, "waiting_requests") == 4.0);
+    wait_for("the client that left gave up its place", || metric(metrics, "waiting_requests") == 4);
     assert_eq!(upstream.seen().len(), 1, "nobody is asked while all rest");
     assert_eq!(first.answer().head.status, 200, "{}", proxy.log());
     assert!(begun.elapsed() >= Duration::from_millis(2900), "{:?}", begun.elapsed());
     for other in &mut others {
         assert_eq!(other.answer().head.status, 200, "{}", proxy.log());
     }
-    wait_for("nobody waits", || metric(metrics, "waiting_requests") == 0.0);
-    assert_eq!(metric(metrics, r#"waited_requests_total{outcome="served"}"#), 4.0);
-    assert_eq!(metric(metrics, r#"waited_requests_total{outcome="gone"}"#), 1.0);
-    assert_eq!(metric(metrics, r#"wait_seconds_count{outcome="served"}"#), 4.0);
+    wait_for("nobody waits", || metric(metrics, "waiting_requests") == 0);
+    assert_eq!(metric(metrics, r#"waited_requests_total{outcome="served"}"#), 4);
+    assert_eq!(metric(metrics, r#"waited_requests_total{outcome="gone"}"#), 1);
+    assert_eq!(metric(metrics, r#"wait_seconds_count{outcome="served"}"#), 4);
     assert_eq!(upstream.seen().len(), 5);
 }
 
@@ -117,7 +118,7 @@ fn who_waits_for_a_slot_is_served_in_order_of_arrival_without_delay() {
     let seen_order = Arc::clone(&order);
     let upstream = Upstream::start(move |seen| {
         let text = seen.json()["messages"][0]["content"].as_str().unwrap_or_default().to_owned();
-        seen_order.lock().expect("the list").push(text);
+        seen_order.lock().push(text);
         let mut steps = vec![Step::Sleep(Duration::from_millis(100))];
         steps.extend(crate::shared::whole(&seen.path));
         steps
@@ -133,16 +134,16 @@ fn who_waits_for_a_slot_is_served_in_order_of_arrival_without_delay() {
     for n in 1..6 {
         clients.push(ask(&proxy, &CHAT.body("m", false).replace("\"hi\"", &format!("\"{n}\""))));
         // Each has its place before the next one comes, or is served already.
-        let (order, n) = (Arc::clone(&order), n as usize);
+        let (order, n) = (Arc::clone(&order), n);
         wait_for("it waits or is served", move || {
-            let served = order.lock().expect("the list").len();
-            metric(metrics, "waiting_requests") as usize + served > n
+            let served = order.lock().len();
+            metric(metrics, "waiting_requests") + served > n
         });
     }
     for client in &mut clients {
         assert_eq!(client.answer().head.status, 200, "{}", proxy.log());
     }
-    assert_eq!(*order.lock().expect("the list"), ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(*order.lock(), ["0", "1", "2", "3", "4", "5"]);
 }
 
 #[test]
@@ -158,13 +159,13 @@ fn a_full_room_and_a_wait_of_nothing_are_errors_at_once() {
     let _serving = ask(&busy, &CHAT.body("m", false));
     assert!(upstream.wait(Duration::from_secs(10), |seen| seen.len() == 1));
     let _waiting = ask(&busy, &CHAT.body("m", false));
-    wait_for("one waits", || metric(metrics, "waiting_requests") == 1.0);
+    wait_for("one waits", || metric(metrics, "waiting_requests") == 1);
     let begun = Instant::now();
     let answer = busy.post(CHAT.path, &CHAT.body("m", false));
     assert_eq!((answer.head.status, answer.head.header("retry-after")), (429, Some("1")));
     assert_eq!(answer.json()["error"]["code"], "waiting_room_full", "{}", answer.text());
     assert!(begun.elapsed() < Duration::from_secs(5));
-    assert_eq!(metric(metrics, r#"waited_requests_total{outcome="full"}"#), 1.0);
+    assert_eq!(metric(metrics, r#"waited_requests_total{outcome="full"}"#), 1);
 
     let calls = upstream.seen().len();
     let hasty = proxy(&format!("waiting-room: {{max-wait-before-error-ms: 0}}\n{block}"));
@@ -188,7 +189,7 @@ fn a_stream_that_waits_long_hears_comments_and_then_its_answer() {
     let mut client = proxy.connect();
     let key = format!("Bearer {KEY}");
     client.post(CLAUDE.path, &[("authorization", &key)], &CLAUDE.body("m", true));
-    wait_for("it waits", || metric(metrics, "waiting_requests") == 1.0);
+    wait_for("it waits", || metric(metrics, "waiting_requests") == 1);
     // It came later: its answer is whole, so that it hears nothing until then.
     let mut whole = ask(&proxy, &CHAT.body("m", false));
     let head = client.head();
