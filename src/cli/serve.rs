@@ -4,7 +4,7 @@ use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, reload};
+use crate::state::{State, reload, waiting};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -128,7 +128,7 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
     if let Some(metrics) = plan.metrics {
         let _ = writeln!(text, "metrics on http://{metrics}/metrics");
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&waiting::misread(waiting::variable)) {
         let _ = writeln!(text, "warning: {warning}");
     }
     if open {

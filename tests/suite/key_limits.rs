@@ -250,3 +250,41 @@ fn a_request_that_is_given_up_gives_its_place_back() {
         }
     }
 }
+
+#[test]
+fn turns_of_a_socket_count_and_a_key_that_is_withdrawn_ends_them() {
+    let upstream = good();
+    let text =
+        format!("{}{}", keys(&["{api-key: limited, rpm: 2}", "free"]), chat_keys(&upstream.url(), &["k"]));
+    let proxy = proxy(&text);
+    let mut client = proxy.connect();
+    client.send(
+        b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer limited\r\nconnection: upgrade\r\n\
+          upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(client.head().status, 101);
+    let ask = |client: &mut testkit::client::Client| {
+        let message = br#"{"type":"response.create","model":"m","input":"hi"}"#;
+        // A text frame whose mask changes nothing.
+        let mut frame = vec![0x81, 0x80 | message.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(message);
+        client.send(&frame);
+    };
+    for turn in 1..=2 {
+        ask(&mut client);
+        client.until("response.completed");
+        assert!(upstream.wait(Duration::from_secs(10), |seen| seen.len() == turn));
+    }
+    ask(&mut client);
+    client.until("2 requests per minute");
+    let file = proxy.folder().join("config.yaml");
+    let old = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, old.replace("api-key: limited", "api-key: another")).expect("written");
+    let end = Instant::now() + Duration::from_secs(15);
+    while proxy.post_as("another", CHAT.path, &CHAT.body("m", false)).head.status != 200 {
+        assert!(Instant::now() < end, "it is not reloaded: {}", proxy.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ask(&mut client);
+    client.until("Invalid API key");
+}

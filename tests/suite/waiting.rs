@@ -242,3 +242,31 @@ fn a_stream_whose_wait_is_in_vain_ends_with_the_error_event_of_its_format() {
     assert_eq!(whole.answer().head.status, 429, "a whole answer keeps its status");
     assert_eq!(upstream.seen().len(), 1);
 }
+
+#[test]
+fn sixty_requests_go_through_one_slot_one_after_another() {
+    let inside = Arc::new(AtomicUsize::new(0));
+    let (count, most) = (Arc::clone(&inside), Arc::new(AtomicUsize::new(0)));
+    let highest = Arc::clone(&most);
+    let upstream = Upstream::start(move |seen| {
+        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+        highest.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(5));
+        count.fetch_sub(1, Ordering::SeqCst);
+        crate::shared::whole(&seen.path)
+    });
+    let config = format!(
+        "openai-compatibility:\n  - name: up\n    base-url: {}/v1\n    \
+         api-key-entries: [{{api-key: k, max-concurrency: 1}}]\n    models: [{{name: m, alias: m}}]\n",
+        upstream.url()
+    );
+    let proxy = proxy(&config);
+    let begun = Instant::now();
+    let mut clients: Vec<_> = (0..60).map(|_| ask(&proxy, &CHAT.body("m", false))).collect();
+    for client in &mut clients {
+        assert_eq!(client.answer().head.status, 200, "{}", proxy.log());
+    }
+    // A wait that is not woken looks once in a second.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!((most.load(Ordering::SeqCst), upstream.seen().len()), (1, 60));
+}
