@@ -78,6 +78,7 @@ fn row_173_all_limited_for_three_seconds_waits_and_succeeds() {
     assert_eq!(metric(metrics, r#"waited_requests_total{outcome="gone"}"#), 1);
     assert_eq!(metric(metrics, r#"wait_seconds_count{outcome="served"}"#), 4);
     assert_eq!(upstream.seen().len(), 5);
+    assert_eq!(proxy.log().matches("\"waited_ms\":").count(), 5, "each says how long it waited");
 }
 
 #[test]
