@@ -6,6 +6,7 @@
 
 mod check;
 mod doctor;
+mod explain;
 mod models;
 mod serve;
 mod translate;
@@ -38,6 +39,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// List the models that the configuration serves
     Models(ModelsArgs),
+    /// Say who serves a model, and why each credential is in or out
+    Explain(explain::ExplainArgs),
     /// Show what the proxy makes of a request or an answer, from standard input
     Translate(translate::Translate),
     /// Print the version
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
         Some(Command::Version) => {
             say(&format!("cliproxy {}\n", version()));

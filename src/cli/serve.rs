@@ -5,7 +5,7 @@ use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
 use crate::server::{self, Plan, Setting};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, atomic, reload};
+use crate::state::{State, atomic, reload, waiting};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -138,7 +138,7 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     if let Some(metrics) = &plan.metrics {
         let _ = writeln!(text, "metrics on http://{}/metrics", metrics.address);
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&waiting::misread(waiting::variable)) {
         let _ = writeln!(text, "warning: {warning}");
     }
     if open {

@@ -44,6 +44,8 @@ pub struct Facts {
     pub usage: Usage,
     /// Milliseconds to the answer's first byte.
     pub first_event_ms: Option<u64>,
+    /// Milliseconds in which nobody could serve it.
+    pub waited_ms: u64,
     /// Milliseconds in all.
     pub latency_ms: u64,
     /// What the translation lost.
@@ -128,6 +130,9 @@ impl Facts {
         }
         if self.stream {
             o.bool("stream", true);
+        }
+        if self.waited_ms > 0 {
+            o.uint("waited_ms", self.waited_ms);
         }
         if let Some(first) = self.first_event_ms {
             o.uint("first_event_ms", first);

@@ -8,6 +8,7 @@ use super::error::ProxyError;
 use super::record::Record;
 use crate::state::State;
 use crate::state::keys::{Holder, Permit};
+use pool::Route;
 use pool::budget::Refusal;
 use std::sync::Arc;
 
@@ -24,17 +25,25 @@ pub(super) fn charge(record: &Record, state: &State) {
     }
 }
 
-/// Whether the holder may use a model, by its listed name.
+/// The route, if the holder may use its model. Models that serve in place of the one that was asked for are
+/// passed over when they are not among those of the key.
 pub(super) fn check_model(
     holder: Option<&Arc<Holder>>,
-    model: &str,
-    asked: &str,
+    mut route: Route,
     state: &State,
-) -> Result<(), ProxyError> {
-    let Some(holder) = holder.filter(|holder| !holder.allows(model)) else { return Ok(()) };
-    state.metrics.key_refusal("model");
-    let message = format!("your API key ({}) does not include model {asked}", holder.name);
-    Err(ProxyError::client(403, message).code("model_not_allowed").param("model"))
+) -> Result<Route, ProxyError> {
+    let Some(holder) = holder else { return Ok(route) };
+    while !holder.allows(route.model()) {
+        let next = if route.is_fallback() { state.pool.fallback(&route, state.now()) } else { None };
+        let Some(next) = next else {
+            state.metrics.key_refusal("model");
+            let asked = route.asked();
+            let message = format!("your API key ({}) does not include model {asked}", holder.name);
+            return Err(ProxyError::client(403, message).code("model_not_allowed").param("model"));
+        };
+        route = next;
+    }
+    Ok(route)
 }
 
 fn refused(holder: &Holder, refusal: Refusal, state: &State) -> ProxyError {

@@ -75,7 +75,7 @@ pub(super) async fn answer(
     parsed.head.model.clone_into(&mut record.facts.model);
     let holder = record.holder.as_ref();
     let route = route(state, snapshot, &parsed.head.model, holder)?;
-    allowance::check_model(holder, route.model(), &parsed.head.model, state)?;
+    let route = allowance::check_model(holder, route, state)?;
     let paints = route.facts().is_some_and(|model| model.image);
     if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
         let message = format!(

@@ -111,9 +111,13 @@ impl Edge {
         }
         match endpoint {
             Endpoint::Exchange(call) => exchange::serve(&self.state, &snapshot, session, call, record).await,
-            Endpoint::Files(call) => {
-                Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await
-            }
+            Endpoint::Files(call) => match allowance::begin(record, &self.state) {
+                Ok(_permit) => Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await,
+                Err(error) => {
+                    let mut client = Client::Http(session);
+                    error::answer_error(&mut client, wire::Protocol::Gemini, &error, record).await
+                }
+            },
             Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }

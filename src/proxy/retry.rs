@@ -213,6 +213,8 @@ impl Exchange<'_, '_> {
                 Otherwise::Go
             }
             Wait::No => Otherwise::End(error),
+            // What an upstream said tells more.
+            Wait::Full if error.source == Source::Upstream => Otherwise::End(error),
             Wait::Full => {
                 let mut crowded = crowded(course);
                 crowded.failure.retry_after = error.failure.retry_after.or(crowded.failure.retry_after);

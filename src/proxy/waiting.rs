@@ -195,6 +195,7 @@ impl Exchange<'_, '_> {
         };
         waited.beat = Some(beat);
         waited.total += begun.elapsed();
+        self.record.facts.waited_ms = waited.total.as_millis() as u64;
         if matches!(woken, Wait::Gone(_)) {
             waited.leave(Leave::Gone);
         }

@@ -19,7 +19,11 @@ use tokio::sync::Notify;
 
 /// Requests that look after one signal without success before it counts as used.
 const LOOKS: u32 = 16;
-/// Longest wait of [`Limits::infinite`] requests.
+/// Variable with the longest wait in milliseconds.
+const WAIT_MS: &str = "MAX_WAIT_BEFORE_ERROR_MS";
+/// Variable that makes requests wait as long as can be.
+const INFINITE_MODE: &str = "INFINITE_RETRY_MODE";
+/// Longest wait of all.
 const INFINITE: Duration = Duration::from_hours(1);
 /// Longest wait for a credential that is at its limit or being tested, where nothing is configured: a test by
 /// another request ends with its first byte.
@@ -39,14 +43,11 @@ pub struct Limits {
 impl Limits {
     /// What the configuration says; variables of the environment (by `variable`) come first.
     pub fn new(config: &Waiting, variable: impl Fn(&str) -> Option<String>) -> Self {
-        let wait_ms = variable("MAX_WAIT_BEFORE_ERROR_MS")
+        let wait_ms = variable(WAIT_MS)
             .and_then(|text| text.trim().parse::<u64>().ok())
             .or_else(|| config.max_wait_before_error_ms.map(u64::from));
-        let infinite = match variable("INFINITE_RETRY_MODE").map(|text| text.trim().to_ascii_lowercase()) {
-            Some(word) if matches!(word.as_str(), "true" | "1" | "yes" | "on") => true,
-            Some(word) if !word.is_empty() => false,
-            _ => config.infinite_retry_mode,
-        };
+        let said = variable(INFINITE_MODE).and_then(|text| truth(&text));
+        let infinite = said.unwrap_or(config.infinite_retry_mode);
         let (busy, resting) = match wait_ms {
             _ if infinite => (INFINITE, INFINITE),
             Some(wait_ms) => {
@@ -60,7 +61,33 @@ impl Limits {
 
     /// With the variables of this process.
     pub fn of_process(config: &Waiting) -> Self {
-        Self::new(config, |name| std::env::var(name).ok())
+        Self::new(config, variable)
+    }
+}
+
+/// A variable of this process.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What is wrong with the variables, one sentence each; such a variable is ignored.
+pub fn misread(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let set = |name| variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let mut told = Vec::new();
+    if set(WAIT_MS).is_some_and(|text| text.parse::<u64>().is_err()) {
+        told.push(format!("{WAIT_MS} is ignored: it is no number of milliseconds"));
+    }
+    if set(INFINITE_MODE).is_some_and(|text| truth(&text).is_none()) {
+        told.push(format!("{INFINITE_MODE} is ignored: it is neither true nor false"));
+    }
+    told
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -384,6 +411,12 @@ mod tests {
         assert_eq!(set("INFINITE_RETRY_MODE", "TRUE").resting, INFINITE);
         let infinite = Waiting { infinite_retry_mode: true, ..config.clone() };
         assert_eq!(Limits::new(&infinite, none).busy, INFINITE);
+        let odd = misread(|_| Some("soon".to_owned()));
+        assert!(
+            odd.len() == 2 && odd[0].starts_with(WAIT_MS) && odd[1].starts_with(INFINITE_MODE),
+            "{odd:?}"
+        );
+        assert!(misread(|_| Some("0".to_owned())).is_empty() && misread(none).is_empty());
         let off = |asked: &str| (asked == "INFINITE_RETRY_MODE").then(|| "false".to_owned());
         assert_eq!(Limits::new(&infinite, off).busy, Duration::ZERO);
     }

@@ -18,8 +18,7 @@ pub struct Proxy {
     child: Child,
     address: SocketAddr,
     scratch: Arc<Scratch>,
-    /// Binary and arguments.
-    command: Vec<String>,
+    command: Start,
     log: PathBuf,
 }
 
@@ -31,11 +30,24 @@ impl Proxy {
 
     /// The same, with files in the folder of accounts.
     pub fn start_with(binary: &str, config: &str, accounts: &[(&str, &str)]) -> Self {
+        Self::start_in(binary, config, accounts, &[])
+    }
+
+    /// The same, with files in the folder of accounts and variables of the environment. A configuration that
+    /// says where metrics or keys are is taken as it is.
+    pub fn start_in(
+        binary: &str,
+        config: &str,
+        accounts: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let port = free_port();
         let scratch = Scratch::new();
+        let keys =
+            if config.contains("api-keys:\n") { String::new() } else { format!("api-keys: [{KEY}]\n") };
         let metrics = if config.contains("metrics:") { "" } else { "metrics: {listen: \"\"}\n" };
         let text = format!(
-            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\n{metrics}auth-dir: {}\n{config}",
+            "host: 127.0.0.1\nport: {port}\n{keys}{metrics}auth-dir: {}\n{config}",
             scratch.path().join("auths").display()
         );
         let folder = scratch.path().join("auths");
@@ -44,16 +56,30 @@ impl Proxy {
             std::fs::write(folder.join(name), text).expect("the account can be written");
         }
         let file = scratch.file("config.yaml", &text);
-        Self::run(binary, &["--config", &file.display().to_string()], port, scratch)
+        Self::run_in(binary, &["--config", &file.display().to_string()], port, scratch, variables)
     }
 
     /// Starts `binary` with `arguments`; it has to listen on `port`.
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
-        let command: Vec<String> =
-            std::iter::once(binary).chain(arguments.iter().copied()).map(str::to_owned).collect();
+        Self::run_in(binary, arguments, port, scratch, &[])
+    }
+
+    fn run_in(
+        binary: &str,
+        arguments: &[&str],
+        port: u16,
+        scratch: Scratch,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let text = |text: &str| text.to_owned();
+        let command = Start {
+            binary: text(binary),
+            arguments: arguments.iter().copied().map(text).collect(),
+            variables: variables.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        };
         let scratch = Arc::new(scratch);
         let log = scratch.path().join("proxy.log");
-        let child = spawn(&command, scratch.path(), &log);
+        let child = command.spawn(scratch.path(), &log);
         let mut proxy =
             Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, command, log };
         proxy.wait_until_it_listens();
@@ -77,7 +103,7 @@ impl Proxy {
 
     /// Starts it again in its folder, after its end.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.command, self.scratch.path(), &self.log);
+        self.child = self.command.spawn(self.scratch.path(), &self.log);
         self.wait_until_it_listens();
     }
 
@@ -90,13 +116,10 @@ impl Proxy {
     /// Starts a process that takes over from this one, and waits until it serves.
     pub fn upgrade(&self, binary: &str) -> Self {
         let log = self.scratch.path().join("upgraded.log");
-        let mut command = self.command.clone();
-        if let Some(program) = command.first_mut() {
-            binary.clone_into(program);
-        }
+        let command = Start { binary: binary.to_owned(), ..self.command.clone() };
         let mut taking_over = command.clone();
-        taking_over.push("--upgrade".to_owned());
-        let child = spawn(&taking_over, self.scratch.path(), &log);
+        taking_over.arguments.push("--upgrade".to_owned());
+        let child = taking_over.spawn(self.scratch.path(), &log);
         let mut new = Self { child, address: self.address, scratch: Arc::clone(&self.scratch), command, log };
         self.signal("QUIT");
         let end = Instant::now() + Duration::from_secs(30);
@@ -159,6 +182,13 @@ impl Proxy {
         client.answer()
     }
 
+    /// A POST with another key.
+    pub fn post_as(&self, key: &str, path: &str, body: &str) -> Answer {
+        let mut client = self.connect();
+        client.post(path, &[("authorization", &format!("Bearer {key}"))], body);
+        client.answer()
+    }
+
     /// Whether it still runs and answers.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none()) && self.get("/health").head.status == 200
@@ -186,17 +216,27 @@ impl Proxy {
     }
 }
 
-fn spawn(command: &[String], folder: &Path, log: &Path) -> Child {
-    let log = OpenOptions::new().create(true).append(true).open(log);
-    let log = log.expect("the log can be made");
-    Command::new(&command[0])
-        .args(&command[1..])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("the log can be shared"))
-        .stderr(log)
-        .spawn()
-        .expect("the proxy starts")
+/// How a process is started.
+#[derive(Clone, Debug)]
+struct Start {
+    binary: String,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Start {
+    fn spawn(&self, folder: &Path, log: &Path) -> Child {
+        let log = OpenOptions::new().create(true).append(true).open(log).expect("the log can be made");
+        Command::new(&self.binary)
+            .args(&self.arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the proxy starts")
+    }
 }
 
 impl Drop for Proxy {
