@@ -15,8 +15,8 @@
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `fallback.rs`
-//! says for which model; `login.rs`
-//! renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! says for which model; `session.rs`
+//! tells conversations apart; `login.rs` renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
@@ -46,6 +46,7 @@ mod respond;
 mod retry;
 mod route;
 mod select;
+mod session;
 mod sockets;
 mod translate;
 mod upload;
@@ -91,7 +92,10 @@ impl Edge {
         session.set_write_timeout(Some(CLIENT_WRITE));
         let snapshot = self.state.snapshot.load_full();
         match admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
-            Ok(admitted) => record.facts.client_key = admitted.key.map_or(0, |key| key + 1),
+            Ok(admitted) => {
+                record.facts.client_key = admitted.key.map_or(0, |key| key + 1);
+                record.scope = admitted.key.map_or(0, |key| snapshot.keys.scope(key));
+            }
             Err(error) => {
                 let protocol = endpoint.protocol();
                 record.facts.client = protocol.name();

@@ -20,6 +20,10 @@ pub(super) struct Record {
     pub facts: Facts,
     /// 32 hex digits, unique to the request.
     pub seed: String,
+    /// What its client key has and no other.
+    pub scope: u64,
+    /// The WebSocket on which it came.
+    pub socket: Option<String>,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -34,6 +38,8 @@ impl Default for Record {
         Self {
             facts: Facts { request_id: seed.clone(), ..Facts::default() },
             seed,
+            scope: 0,
+            socket: None,
             started: Instant::now(),
             first_byte: None,
             quiet: false,

@@ -5,6 +5,7 @@
 //! has tried them all, and its last error is the answer.
 
 use super::error::ProxyError;
+use super::session::Conversation;
 use crate::state::State;
 use pool::{Attempts, CredentialId, NoPick, Pick, Route};
 use std::fmt::Write;
@@ -28,7 +29,7 @@ pub(super) enum Selected {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Preference {
     /// Conversation, for affinity.
-    pub session: Option<u64>,
+    pub session: Option<Conversation>,
     /// Who holds a file that the request names: nobody else can read it.
     pub owner: Option<CredentialId>,
 }
@@ -42,9 +43,12 @@ pub(super) fn select(
     seed: u64,
 ) -> Selected {
     let now = state.now();
+    let session = preference.session;
+    attempts.conversation_begins(session.is_some_and(|session| session.begins));
+    let session = session.map(|session| session.id);
     let holder = preference.owner.as_ref();
     let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
-    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
+    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
         Err(nobody) => {
             Selected::Nobody { error: Box::new(error(&nobody, route)), soon: nobody == NoPick::Busy }

@@ -17,6 +17,8 @@ use subtle::ConstantTimeEq;
 pub struct ClientKeys {
     /// First eight bytes of a digest → its number and the whole.
     known: HashMap<u64, (u32, [u8; 32])>,
+    /// The start of each key's digest, by its number.
+    scopes: Vec<u64>,
     templates: bool,
 }
 
@@ -38,8 +40,10 @@ impl ClientKeys {
     pub fn new<'k>(keys: impl Iterator<Item = &'k str>) -> Self {
         let mut known = HashMap::new();
         let mut templates = false;
+        let mut scopes = Vec::new();
         for (number, key) in keys.enumerate() {
             let key = key.trim();
+            scopes.push(short(&digest(key)));
             if key.is_empty() {
                 continue;
             }
@@ -47,12 +51,17 @@ impl ClientKeys {
             let digest = digest(key);
             known.insert(short(&digest), (u32::try_from(number).unwrap_or(u32::MAX), digest));
         }
-        Self { known, templates }
+        Self { known, scopes, templates }
     }
 
     /// Whether anyone may ask.
     pub fn is_open(&self) -> bool {
         self.known.is_empty()
+    }
+
+    /// What a key has and no other: the same after a reload, wherever the key stands then.
+    pub fn scope(&self, number: u32) -> u64 {
+        self.scopes.get(number as usize).copied().unwrap_or(0)
     }
 
     /// Whether a key of the example configuration is still there.
@@ -136,6 +145,13 @@ mod tests {
         assert_eq!(keys.admit(&with("x-api-key", "no"), Some("key=one")), Admission::Key(0));
         assert_eq!(keys.admit(&with("x-api-key", "no"), None), Admission::Wrong);
         assert_eq!(keys.admit(&none, None), Admission::Missing);
+    }
+
+    #[test]
+    fn a_key_keeps_its_scope_wherever_it_stands() {
+        let (before, after) = (keys(&["one", "two"]), keys(&["", "two", " one"]));
+        assert_eq!((before.scope(0), before.scope(1)), (after.scope(2), after.scope(1)));
+        assert_ne!(before.scope(0), before.scope(1));
     }
 
     #[test]
