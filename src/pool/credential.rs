@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
+use smallvec::SmallVec;
 use wire::Protocol;
 use wire::target::Profile;
 
@@ -186,7 +187,7 @@ pub struct CredentialSpec {
     pub secret: SecretString,
     /// Whether that is a token of a login and not a key: some upstreams want it in another header.
     pub is_token: bool,
-    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro.
+    /// The account within the login: project of Google's backends (several with commas), workspace of ChatGPT, profile of Kiro.
     pub scope: Arc<str>,
     /// Headers to add. Values may be secrets; one that starts with `$` names a header of the client.
     pub headers: Vec<(String, SecretString)>,
@@ -239,6 +240,16 @@ impl CredentialSpec {
             in_flight_limit: None,
             refreshable: false,
             disabled: false,
+        }
+    }
+
+    /// The projects of a Google account, in order: a comma separates them. For all others the scope as it is.
+    pub(crate) fn projects(&self) -> SmallVec<[&str; 2]> {
+        match self.kind {
+            Kind::Antigravity | Kind::GeminiCli => {
+                self.scope.split(',').map(str::trim).filter(|project| !project.is_empty()).collect()
+            }
+            _ => SmallVec::from_iter([&*self.scope]),
         }
     }
 

@@ -7,7 +7,7 @@
 use super::error::ProxyError;
 use super::session::Conversation;
 use crate::state::State;
-use pool::{Attempts, CredentialId, NoPick, Pick, Route};
+use pool::{Attempts, Class, CredentialId, NoPick, Pick, Route, Standing};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -85,12 +85,21 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
                 // Writing to a string cannot fail.
                 let _ = write!(message, "{separator}{} {}", reason.label, reason.standing);
             }
+            if reasons.iter().all(|reason| is_missing(&reason.standing)) {
+                // It is not listed either.
+                return ProxyError::client(404, message).code("model_not_found").param("model");
+            }
             ProxyError::internal(503, message).code("auth_unavailable")
         }
         NoPick::Exhausted => {
             ProxyError::internal(503, format!("no credential for model {model} is left to try"))
         }
     }
+}
+
+/// Whether a credential has the model no more, as its upstream said.
+fn is_missing(standing: &Standing) -> bool {
+    matches!(standing, Standing::Cooling(rest) if matches!(rest.class, Class::Entitlement | Class::ModelMissing))
 }
 
 fn retry_after(mut error: ProxyError, seconds: u64) -> ProxyError {
