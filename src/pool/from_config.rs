@@ -57,6 +57,7 @@ fn settings(config: &Config) -> Settings {
             Some(true) | None => millis(selection.session_affinity_ttl.0),
         },
         affinity_without_cache: selection.session_affinity == Some(true),
+        switch_project: routing.quota_exceeded.switch_project,
         fallback_models: USUAL_FALLBACKS
             .iter()
             .map(|(model, list)| ((*model).to_owned(), list.iter().map(|name| Arc::from(*name)).collect()))

@@ -127,7 +127,7 @@ impl Exchange<'_, '_> {
             stream: made.plan.upstream_stream,
             secret: token.unwrap_or(&credential.secret),
             is_token: credential.is_token,
-            scope: &credential.scope,
+            scope: pick.scope(),
             extra: &extra,
             client: &asked.headers,
             query: asked.query.as_deref(),
@@ -178,7 +178,7 @@ impl Exchange<'_, '_> {
         let verdict = self.report(pick, &outcome, attempts);
         match (missed, error) {
             (Missed::Gone(error), _) => Attempt::Gone(error),
-            (_, Some(error)) => Attempt::Failed(verdict, Box::new(error)),
+            (_, Some(error)) => Attempt::Failed(verdict, Box::new(error.of_class(verdict.class))),
             (_, None) => Attempt::Failed(verdict, Box::new(ProxyError::internal(502, "the attempt failed"))),
         }
     }

@@ -12,6 +12,7 @@ use super::record::Record;
 use super::retry::{Exchange, Question};
 use super::route::route;
 use super::select::Preference;
+use super::session::{Origin, conversation};
 use crate::state::{Snapshot, State, seconds};
 use config::ImageGeneration;
 use http::HeaderMap;
@@ -85,6 +86,12 @@ pub(super) async fn answer(
         return Err(ProxyError::client(400, message).param("model"));
     }
     let owner = state.files.owner_in(&parsed.body);
-    let question = Question { parsed, headers, query, preference: Preference { session: None, owner } };
+    let session = route.keeps_sessions().then(|| {
+        let subagents = snapshot.config.routing.selection.session_affinity_subagents;
+        let (scope, socket) = (record.scope(), record.socket.as_deref());
+        conversation(&parsed, &Origin { headers: &headers, scope, socket, subagents })
+    });
+    let preference = Preference { session: session.flatten(), owner };
+    let question = Question { parsed, headers, query, preference };
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

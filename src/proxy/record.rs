@@ -27,6 +27,8 @@ pub(super) struct Record {
     pub seed: String,
     /// Whose key it came with.
     pub holder: Option<Arc<Holder>>,
+    /// The WebSocket on which it came.
+    pub socket: Option<String>,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -43,6 +45,7 @@ impl Default for Record {
             facts: Facts { request_id: seed.clone(), ..Facts::default() },
             seed,
             holder: None,
+            socket: None,
             started: Instant::now(),
             first_byte: None,
             quiet: false,
@@ -59,6 +62,11 @@ impl Drop for Record {
 }
 
 impl Record {
+    /// What its client key has and no other; 0 where none is needed.
+    pub(super) fn scope(&self) -> u64 {
+        self.holder.as_ref().map_or(0, |holder| holder.scope)
+    }
+
     /// The request counts as being served.
     pub(super) fn begin(&mut self, state: &State) {
         if self.counted.is_none() {

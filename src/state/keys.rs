@@ -31,6 +31,8 @@ pub struct ClientKeys {
 pub struct Holder {
     /// What people call it; never the key.
     pub name: String,
+    /// What the key has and no other: the same after a reload, wherever the key stands then.
+    pub scope: u64,
     expires: Expiry,
     models: Vec<WildMatchPattern<'*', '\0'>>,
     /// With a slash at the end.
@@ -53,13 +55,14 @@ impl Drop for Permit {
 }
 
 impl Holder {
-    fn new(key: &ClientKey, number: usize, meter: Arc<Meter>) -> Self {
+    fn new(key: &ClientKey, number: usize, scope: u64, meter: Arc<Meter>) -> Self {
         let name = match key.name.as_str() {
             "" => format!("number {}", number + 1),
             name => name.to_owned(),
         };
         Self {
             name,
+            scope,
             expires: key.expires,
             models: key.allowed_models.iter().map(|pattern| WildMatchPattern::new(pattern)).collect(),
             prefixes: key.allowed_prefixes.iter().map(|prefix| format!("{prefix}/")).collect(),
@@ -131,7 +134,7 @@ impl ClientKeys {
             let text = key.expose_secret().trim();
             let digest = digest(text);
             let meter = before.holder_of(&digest).map(|holder| Arc::clone(&holder.meter)).unwrap_or_default();
-            made.holders.push(Arc::new(Holder::new(key, number, meter)));
+            made.holders.push(Arc::new(Holder::new(key, number, short(&digest), meter)));
             if !text.is_empty() {
                 made.templates |= config::TEMPLATE_KEYS.contains(&text);
                 made.known.insert(short(&digest), (u32::try_from(number).unwrap_or(u32::MAX), digest));
@@ -287,6 +290,14 @@ mod tests {
         drop((first, second));
         assert!(new.holder(0).unwrap().begin(60_001).is_ok());
         assert!(profile("{api-key: another, rpm: 2}", &new).holder(0).unwrap().begin(60_002).is_ok());
+    }
+
+    #[test]
+    fn a_key_keeps_its_scope_wherever_it_stands() {
+        let (before, after) = (keys(&["one", "two"]), keys(&["", "two", " one"]));
+        let scope = |keys: &ClientKeys, number| keys.holder(number).unwrap().scope;
+        assert_eq!((scope(&before, 0), scope(&before, 1)), (scope(&after, 2), scope(&after, 1)));
+        assert_ne!(scope(&before, 0), scope(&before, 1));
     }
 
     #[test]
