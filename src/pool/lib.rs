@@ -29,6 +29,7 @@
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
+//! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
 //! | `standing.rs`, `listing.rs` | lists and explanations |
 //! | `invariants.rs` | what is always true |
 //!
@@ -65,6 +66,7 @@ mod select;
 mod settings;
 mod standing;
 mod state;
+mod token;
 mod verdict;
 
 #[cfg(test)]
@@ -93,6 +95,7 @@ pub use crate::rules::{ErrorRule, RuleAction};
 pub use crate::select::{NoPick, Reason};
 pub use crate::settings::{Now, Settings, Strategy};
 pub use crate::standing::{Rest, Standing};
+pub use crate::token::{Sent, Token};
 
 use crate::affinity::Affinity;
 use crate::index::Index;

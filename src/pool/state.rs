@@ -3,11 +3,14 @@
 //! Enters: picks and reports. Leaves: nothing. May go wrong: a limit that is reached is told as `false`.
 //! The usual case (no trouble) takes no lock: [`State::troubled`] says whether the health is worth a look.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::health::Health;
+use crate::token::Token;
 
 /// Names a [`State`] within the process, for as long as it lives.
 pub(crate) type Key = u64;
@@ -21,6 +24,8 @@ pub(crate) struct State {
     awaited: AtomicBool,
     troubled: AtomicBool,
     health: Mutex<Health>,
+    /// What is sent instead of the configured secret.
+    token: ArcSwapOption<Token>,
     pub(crate) tally: Tally,
 }
 
@@ -60,6 +65,16 @@ impl State {
         let result = change(&mut health);
         self.troubled.store(!health.is_clear(), Ordering::Release);
         result
+    }
+
+    /// The token, where there is one.
+    pub(crate) fn token(&self) -> Option<Arc<Token>> {
+        self.token.load_full()
+    }
+
+    /// Replaces the token.
+    pub(crate) fn set_token(&self, token: Option<Arc<Token>>) {
+        self.token.store(token);
     }
 
     /// Requests under way.
@@ -126,7 +141,6 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use super::*;

@@ -13,6 +13,7 @@ use super::entry::{Maker, excludes, headers, patterns, prefix, priority, proxy};
 use crate::catalogue::{self, Facts};
 use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::model::{ModelSet, ModelSpec};
+use crate::renewal::Keeps;
 
 /// Names of Antigravity's models that clients know from elsewhere, and of Kiro's and Copilot's: used where
 /// the configuration has no `oauth-model-alias` for the channel. The upstream's own names stay listed.
@@ -53,6 +54,9 @@ fn served(account: &Account) -> Option<(Kind, &'static str)> {
         // A key of AI Studio may lie in the folder as well as a login of the command line.
         "gemini" if !account.is_token => (Kind::Gemini, ""),
         "gemini" | "gemini-cli" => (Kind::GeminiCli, ""),
+        "github-copilot" => (Kind::Copilot, ""),
+        // Keys of Vertex belong to the configuration as well.
+        "vertex" => (Kind::Vertex, ""),
         "iflow" => (Kind::Iflow, ""),
         "qwen" => (Kind::Qwen, ""),
         "kimi" => (Kind::Kimi, ""),
@@ -121,6 +125,8 @@ fn spec<'c>(
         secret: SecretString::from(account.secret.expose_secret()),
         is_token: account.is_token,
         refreshable: crate::renewal::renewable(account),
+        mints: crate::renewal::keeps(account) == Some(Keeps::Memory),
+        end_s: account.expires.as_ref().and_then(crate::renewal::expires_s),
         scope: Arc::from(account.scope.as_str()),
         disabled: settings.disabled,
         ..CredentialSpec::new(
