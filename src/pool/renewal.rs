@@ -22,6 +22,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub use file::updated;
+pub(crate) use kiro::is_region;
 
 /// What the steps of a renewal need from outside.
 pub struct With<'w> {

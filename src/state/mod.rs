@@ -9,8 +9,11 @@ pub mod files;
 pub mod keys;
 pub mod lanes;
 pub mod query;
+mod read;
 pub mod reload;
 pub mod renew;
+mod sign;
+mod tokens;
 
 use crate::observe::metrics::Metrics;
 use accounts::Accounts;

@@ -16,6 +16,7 @@ mod files;
 mod local_answers;
 mod media;
 mod reload;
+mod renewals;
 mod rules;
 mod shared;
 mod streams;
