@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Reads a regular file. What is longer than `most` bytes is cut one byte behind, so that it shows.
-pub fn regular(path: &Path, most: usize) -> Result<Vec<u8>, String> {
+pub(super) fn regular(path: &Path, most: usize) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let file: File = open(path).map_err(failed)?;
     // Asked of what was opened: a name may mean something else a moment later.

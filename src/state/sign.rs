@@ -9,7 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
 /// Signs `message` with the key `pem`.
-pub fn rs256(pem: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn rs256(pem: &str, message: &[u8]) -> Result<Vec<u8>, String> {
     // The causes are not told: they may quote the key.
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes());
     let key = key.map_err(|_| "its private key is not PEM".to_owned())?;
