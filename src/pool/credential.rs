@@ -217,6 +217,10 @@ pub struct CredentialSpec {
     pub tpm: Option<u64>,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
+    /// Its secret is only what tokens are made of: it is never sent.
+    pub mints: bool,
+    /// Seconds since 1970 at which its secret runs out, where that is known.
+    pub end_s: Option<u64>,
     /// Configured, but not used.
     pub disabled: bool,
 }
@@ -246,6 +250,8 @@ impl CredentialSpec {
             rpm: None,
             tpm: None,
             refreshable: false,
+            mints: false,
+            end_s: None,
             disabled: false,
         }
     }
@@ -270,16 +276,15 @@ impl CredentialSpec {
         }
     }
 
-    /// Whether both reach the same account by the same way, so that what was learnt of one holds for the
-    /// other.
-    pub(crate) fn same_connection(&self, other: &Self) -> bool {
+    /// Whether both go the same way to the same account, so that what was learnt of one login holds for the
+    /// other. The login itself is compared by [`crate::token`].
+    pub(crate) fn same_way(&self, other: &Self) -> bool {
         let headers = |spec: &Self| -> Vec<(String, String)> {
             spec.headers.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect()
         };
         self.kind == other.kind
             && self.base_url == other.base_url
             && self.scope == other.scope
-            && self.secret.expose_secret() == other.secret.expose_secret()
             && self.proxy == other.proxy
             && headers(self) == headers(other)
     }
@@ -301,13 +306,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_is_another_connection() {
+    fn another_address_is_another_way() {
         let one = CredentialSpec::new(CredentialId::new("a"), "p", Kind::Chat, ModelSet::new([]));
         let mut two = one.clone();
         two.priority = 7;
-        assert!(one.same_connection(&two));
-        two.secret = SecretString::from("other");
-        assert!(!one.same_connection(&two));
+        assert!(one.same_way(&two));
+        two.base_url = Arc::from("http://other");
+        assert!(!one.same_way(&two));
     }
 
     #[test]

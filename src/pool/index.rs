@@ -19,6 +19,7 @@ use crate::queue::Queue;
 use crate::ratio::Window;
 use crate::settings::{Settings, Strategy};
 use crate::state::{Key, Signals, State};
+use crate::token::same_login;
 
 /// A credential: its configuration and its state.
 #[derive(Debug)]
@@ -310,9 +311,10 @@ impl Index {
 fn inherited(old: &Index, spec: &CredentialSpec, signals: &Signals) -> Arc<State> {
     let before = old.by_id.get(&spec.id).and_then(|position| old.credentials.get(*position as usize));
     let Some(before) = before else { return Arc::new(State::new(signals.new_key())) };
+    let same_login = same_login(&before.spec, spec, &before.state);
     if before.state.troubled() {
         let served = |upstream: &str| spec.models.models().iter().any(|model| &*model.upstream == upstream);
-        let same = before.spec.same_connection(spec);
+        let same = same_login && before.spec.same_way(spec);
         before.state.change(|health| if same { health.keep(served) } else { health.clear(None) });
         signals.thaw();
     }

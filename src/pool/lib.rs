@@ -32,6 +32,7 @@
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
 //! | `learnt.rs` | what outlives the process |
+//! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
 //! | `standing.rs`, `listing.rs`, `explain.rs` | lists and explanations |
 //! | `invariants.rs` | what is always true |
 //!
@@ -74,6 +75,7 @@ mod select;
 mod settings;
 mod standing;
 mod state;
+mod token;
 mod verdict;
 
 #[cfg(test)]
@@ -104,6 +106,7 @@ pub use crate::rules::{ErrorRule, RuleAction};
 pub use crate::select::{NoPick, Reason};
 pub use crate::settings::{Now, Settings, Strategy};
 pub use crate::standing::{Rest, Standing};
+pub use crate::token::{Sent, Token};
 
 use crate::affinity::Affinity;
 use crate::index::Index;

@@ -14,6 +14,7 @@ use crate::index::{Credential, Index};
 use crate::model::ModelSpec;
 use crate::ratio::Window;
 use crate::state::{Signals, State, count};
+use crate::token::Sent;
 
 /// A credential and one of its upstream models, held for one attempt.
 #[derive(Debug)]
@@ -66,6 +67,11 @@ impl Pick {
     /// Renew the token before sending. If that fails, report [`crate::Outcome::RefreshFailed`].
     pub fn refresh_first(&self) -> bool {
         self.refresh
+    }
+
+    /// What goes with the request as its key or token.
+    pub fn sent(&self) -> Sent {
+        self.credential.sent()
     }
 
     /// This request tests whether a rested credential works again.

@@ -3,14 +3,16 @@
 //! Enters: picks and reports. Leaves: nothing. May go wrong: a limit that is reached is told as `false`.
 //! The usual case (no trouble) takes no lock: [`State::troubled`] says whether the health is worth a look.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::budget::Windows;
 use crate::health::Health;
 use crate::load::{Latency, Load};
+use crate::token::Token;
 
 /// Names a [`State`] within the process, for as long as it lives.
 pub(crate) type Key = u64;
@@ -32,6 +34,8 @@ pub(crate) struct State {
     pub(crate) latency: Latency,
     /// The project that its requests go to, of those that it has.
     pub(crate) project: AtomicU32,
+    /// What is sent instead of the configured secret.
+    token: ArcSwapOption<Token>,
     pub(crate) tally: Tally,
 }
 
@@ -83,6 +87,16 @@ impl State {
     /// meanwhile is told once more.
     pub(crate) fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// The token, where there is one.
+    pub(crate) fn token(&self) -> Option<Arc<Token>> {
+        self.token.load_full()
+    }
+
+    /// Replaces the token.
+    pub(crate) fn set_token(&self, token: Option<Arc<Token>>) {
+        self.token.store(token);
     }
 
     /// Requests under way.
@@ -179,7 +193,6 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use super::*;

@@ -135,7 +135,7 @@ pub(crate) fn judge(outcome: &Outcome<'_>, model: &str, rules: &[ErrorRule], com
             Ruling { scope: Credential, ..Ruling::plain(Class::Misconfigured, Then::Cool) }
         }
         Outcome::RefreshFailed { needs_login } => {
-            let floor_ms = if needs_login { 30 * 60_000 } else { 0 };
+            let floor_ms = if needs_login { crate::token::LOGIN_OVER_MS } else { 0 };
             let terms = Terms { floor_ms, ..Terms::default() };
             Ruling { scope: Credential, terms, ..Ruling::plain(Class::Auth, Then::Cool) }
         }

@@ -56,7 +56,7 @@ pub(super) struct Answer {
 impl Desk<'_> {
     /// The way to an account.
     pub(super) fn lane(&self, account: &CredentialSpec) -> Result<Lane, ProxyError> {
-        let lane = self.state.lanes.get(account, &self.snapshot.config);
+        let lane = self.state.lanes.get(account, None, &self.snapshot.config);
         lane.map_err(|error| ProxyError::internal(502, error.to_string()))
     }
 

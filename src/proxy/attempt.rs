@@ -19,8 +19,7 @@ use crate::upstream::request;
 use bytes::Bytes;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType};
-use pool::{Attempts, Next, Outcome, Phase, Pick, Verdict};
-use secrecy::SecretString;
+use pool::{Attempts, Next, Outcome, Phase, Pick, Token, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::error::Failure;
@@ -62,7 +61,7 @@ impl Exchange<'_, '_> {
             };
             refuse_empty |= course.refuses_empty(asked.parsed.call.operation, self.state);
             let plan = made.plan.clone();
-            match self.open(&pick, token.as_ref(), asked, made).await {
+            match self.open(&pick, token.as_deref(), asked, made).await {
                 Ok((opened, lane)) => Ok((opened, lane, plan)),
                 Err(missed) => Err(missed),
             }
@@ -107,16 +106,14 @@ impl Exchange<'_, '_> {
     async fn open(
         &mut self,
         pick: &Pick,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
         asked: &Question,
         made: &Prepared,
     ) -> Result<(Opened, Lane), Missed> {
         let credential = pick.credential();
-        let lane = self
-            .state
-            .lanes
-            .get(credential, &self.snapshot.config)
-            .map_err(|error| no_lane(&error, credential))?;
+        let told = token.and_then(|token| token.base_url.as_deref());
+        let lane = self.state.lanes.get(credential, told, &self.snapshot.config);
+        let lane = lane.map_err(|error| no_lane(&error, credential))?;
         let extra = request::extra(&credential.headers);
         let call = request::Call {
             lane: &lane,
@@ -125,7 +122,7 @@ impl Exchange<'_, '_> {
             operation: asked.parsed.call.operation,
             model: &pick.model().upstream,
             stream: made.plan.upstream_stream,
-            secret: token.unwrap_or(&credential.secret),
+            secret: token.map_or(&credential.secret, |token| &token.secret),
             is_token: credential.is_token,
             scope: pick.scope(),
             extra: &extra,

@@ -12,9 +12,12 @@ pub mod lanes;
 pub mod learnt;
 pub mod leave;
 pub mod query;
+mod read;
 pub mod reload;
 pub mod renew;
+mod sign;
 pub mod store;
+mod tokens;
 pub mod waiting;
 
 use crate::observe::metrics::Metrics;

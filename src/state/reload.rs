@@ -7,10 +7,10 @@
 
 use super::State;
 use super::accounts::{self, Accounts};
+use super::read::regular;
 use crate::observe::log;
 use config::Config;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -152,17 +152,9 @@ fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String
     settings
 }
 
-/// Reads a regular file of at most [`config::MAX_BYTES`].
+/// Reads the configuration file.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("{}: cannot be read: {error}", file.display());
-    // Asked before it is opened: opening a pipe would wait for its writer.
-    if !std::fs::metadata(file).map_err(failed)?.is_file() {
-        return Err(format!("{}: it is not a file", file.display()));
-    }
-    let mut bytes = Vec::new();
-    let limit = config::MAX_BYTES as u64 + 1;
-    std::fs::File::open(file).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    regular(file, config::MAX_BYTES).map_err(|problem| format!("{}: {problem}", file.display()))
 }
 
 /// Watches `file` for the life of `state`, on a thread of its own. What is sent to it asks for a look.

@@ -214,7 +214,7 @@ fn requests_in_the_clear_go_through_an_http_proxy_with_absolute_targets() {
 }
 
 #[test]
-fn p20_while_one_request_tests_a_rested_credential_the_others_wait_for_it() {
+fn p18_while_one_request_tests_a_rested_credential_the_others_wait_for_it() {
     let calls = std::sync::atomic::AtomicUsize::new(0);
     let upstream =
         Upstream::start(move |seen| match calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {

@@ -24,6 +24,7 @@ mod media;
 mod persistence;
 mod providers;
 mod reload;
+mod renewals;
 mod rules;
 mod shared;
 mod streams;

@@ -41,7 +41,7 @@ pub(super) async fn look(config: &Config, specs: &[CredentialSpec]) -> Vec<Findi
     let lanes = Lanes::default();
     let mut origins: BTreeMap<String, std::result::Result<Lane, NoLane>> = BTreeMap::new();
     for spec in specs.iter().filter(|spec| !spec.disabled) {
-        let lane = lanes.get(spec, config);
+        let lane = lanes.get(spec, None, config);
         let name = match &lane {
             Ok(lane) => lane.to_string(),
             Err(error) => format!("{}: {error}", spec.label),
