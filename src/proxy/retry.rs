@@ -8,7 +8,7 @@ use super::client::Client;
 use super::count;
 use super::error::ProxyError;
 use super::fallback::Course;
-use super::forward::{Missed, Opened, forward};
+use super::forward::{Manner, Missed, Opened, forward};
 use super::login;
 use super::parse::Parsed;
 use super::record::Record;
@@ -334,9 +334,8 @@ impl Exchange<'_, '_> {
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
-        let profile = made.plan.profile;
-        let opened =
-            forward(self.state, self.client, &lane, &header, &made.body, first_byte, profile).await?;
+        let manner = Manner::of(made.plan.profile, &self.snapshot.config);
+        let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await?;
         Ok((opened, lane))
     }
 

@@ -17,5 +17,7 @@ mod local_answers;
 mod media;
 mod reload;
 mod rules;
+mod selection;
 mod shared;
+mod storm;
 mod streams;
