@@ -65,6 +65,10 @@ pub(super) async fn answer(
 ) -> std::result::Result<Result<()>, ProxyError> {
     parsed.head.model.clone_into(&mut record.facts.model);
     let route = route(state, snapshot, &parsed.head.model)?;
+    if let Some(model) = route.turned_from() {
+        state.metrics.fallback(model, route.model());
+        tracing::debug!(model = %model, fallback = %route.model(), "fallback: too many attempts on the model fail");
+    }
     let paints = route.facts().is_some_and(|model| model.image);
     if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
         let message = format!(

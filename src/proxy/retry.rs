@@ -267,7 +267,8 @@ impl Exchange<'_, '_> {
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
             Err(missed) => {
-                let media = prepared.as_ref().is_some_and(|made| made.plan.operation.is_media());
+                let media =
+                    prepared.as_ref().is_some_and(|made| made.plan.operation.is_beside_conversation());
                 return self.missed(pick, missed, media, &mut course.attempts);
             }
         };

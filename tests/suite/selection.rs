@@ -183,3 +183,50 @@ fn least_loaded_is_a_strategy_of_the_configuration() {
     }
     assert_eq!(served(&upstream).iter().collect::<HashSet<_>>().len(), 2, "both serve");
 }
+
+#[test]
+fn a_compaction_that_is_refused_keeps_no_conversation_waiting() {
+    let upstream = Upstream::start(|seen| {
+        if seen.path.ends_with("/compact") {
+            return vec![json(403, r#"{"error":{"message":"no compaction here"}}"#)];
+        }
+        streamed("/responses")
+    });
+    let key =
+        format!("{{api-key: k, base-url: '{}/responses', models: [{{name: m, alias: m}}]}}", upstream.url());
+    let proxy = proxy(&format!("codex-api-key: [{key}]\n"));
+    let compacted = proxy.post("/v1/responses/compact", r#"{"model":"m","input":"hi"}"#);
+    assert_eq!(compacted.head.status, 403, "{}", compacted.text());
+    assert_eq!(proxy.post("/v1/responses", r#"{"model":"m","input":"hi","stream":true}"#).head.status, 200);
+}
+
+#[test]
+fn row_79_a_model_that_fails_too_often_is_served_by_its_fallback_at_once() {
+    let upstream = Upstream::start(|seen| {
+        if seen.json()["model"] == "shaky" && seen.json()["messages"][0]["content"] != "good" {
+            return vec![json(500, r#"{"error":{"message":"m"}}"#)];
+        }
+        streamed("/v1/chat")
+    });
+    let config = format!(
+        "fallback-models: {{shaky: [solid]}}\ntransient-error-cooldown-seconds: -1\nopenai-compatibility:\n\
+         \x20 - {{name: up, base-url: '{}/v1', api-key-entries: [{{api-key: a}}], models: [{{name: shaky}}, {{name: solid}}]}}\n",
+        upstream.url()
+    );
+    let proxy = proxy(&config);
+    let ask = |text: &str| {
+        let body =
+            format!(r#"{{"model":"shaky","stream":true,"messages":[{{"role":"user","content":"{text}"}}]}}"#);
+        let answer = proxy.post("/v1/chat/completions", &body);
+        assert_eq!(answer.head.status, 200);
+        answer.head.header("x-fallback-model").map(str::to_owned)
+    };
+    assert!((0..18).all(|_| ask("good").is_none()));
+    let bad: Vec<_> = (0..2).map(|_| ask("bad")).collect();
+    assert!(bad.iter().all(|by| by.as_deref() == Some("solid")), "after an error of the first");
+    // Two errors in twenty attempts: the first is not asked any more, but for one request in twenty.
+    let before = upstream.seen().len();
+    let by: Vec<_> = (0..20).map(|_| ask("good")).collect();
+    assert_eq!(by.iter().filter(|by| by.is_none()).count(), 1, "{by:?}");
+    assert_eq!(upstream.seen().len(), before + 20, "one call each");
+}

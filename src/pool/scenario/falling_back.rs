@@ -98,6 +98,7 @@ fn row_79_a_model_that_fails_too_often_is_served_by_its_fallback_until_it_recove
     assert_eq!(routes.iter().filter(|route| !route.is_fallback()).count(), 2);
     let detour = routes.iter().find(|route| route.is_fallback()).unwrap();
     assert_eq!((detour.model(), detour.asked()), ("codex", "spark(high)"));
+    assert_eq!(detour.turned_from(), Some("spark"));
     assert_eq!(detour.thinking(), Some(Mode::Level(Level::High)));
     // When the fallback cannot serve either, the model that was asked for is tried at last.
     let home = pool.fallback(detour, at(0)).unwrap();
