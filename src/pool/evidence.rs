@@ -140,6 +140,11 @@ pub(crate) fn sign(status: u16, body: &[u8], model: &str) -> Sign {
     }
 }
 
+/// Whether an error says that the upstream has no room for the model now: worth another try in a moment.
+pub fn lacks_capacity(status: u16, body: &[u8]) -> bool {
+    status == 503 && sign(status, body, "") == Sign::Capacity
+}
+
 fn json_sign(status: u16, value: &Json<'_>, model: &str) -> Sign {
     let value = value.as_array().and_then(<[_]>::first).unwrap_or(value);
     let places = [
@@ -241,6 +246,17 @@ mod tests {
         ] {
             assert_eq!(sign(400, body.as_bytes(), "m"), Sign::RequestCode, "{body}");
         }
+    }
+
+    #[test]
+    fn no_capacity_is_told_by_the_reason_or_the_message() {
+        for body in [
+            r#"{"error":{"code":503,"message":"No capacity available for model X on the server","status":"UNAVAILABLE"}}"#,
+            r#"{"error":{"code":503,"message":"x","details":[{"reason":"MODEL_CAPACITY_EXHAUSTED"}]}}"#,
+        ] {
+            assert!(lacks_capacity(503, body.as_bytes()) && !lacks_capacity(429, body.as_bytes()));
+        }
+        assert!(!lacks_capacity(503, b"upstream connect error"));
     }
 
     #[test]

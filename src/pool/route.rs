@@ -82,6 +82,11 @@ impl Route {
         settings.session_affinity_ms > 0 && (self.entry().is_some_and(choice) || substitute())
     }
 
+    /// The listed name of the model that was asked for, where another one serves because it fails too often.
+    pub fn turned_from(&self) -> Option<&str> {
+        self.index.entry_at(self.home?.0).map(|entry| &*entry.id)
+    }
+
     /// The same route, for which no other model serves any more.
     #[must_use]
     pub fn without_fallbacks(self) -> Self {

@@ -77,6 +77,10 @@ pub(super) async fn answer(
     let holder = record.holder.as_ref();
     let route = route(state, snapshot, &parsed.head.model, holder)?;
     let route = allowance::check_model(holder, route, state)?;
+    if let Some(model) = route.turned_from() {
+        state.metrics.fallback(model, route.model());
+        tracing::debug!(model = %model, fallback = %route.model(), "fallback: too many attempts on the model fail");
+    }
     let paints = route.facts().is_some_and(|model| model.image);
     if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
         let message = format!(

@@ -98,6 +98,7 @@ fn row_79_a_model_that_fails_too_often_is_served_by_its_fallback_until_it_recove
     assert_eq!(routes.iter().filter(|route| !route.is_fallback()).count(), 2);
     let detour = routes.iter().find(|route| route.is_fallback()).unwrap();
     assert_eq!((detour.model(), detour.asked()), ("codex", "spark(high)"));
+    assert_eq!(detour.turned_from(), Some("spark"));
     assert_eq!(detour.thinking(), Some(Mode::Level(Level::High)));
     // When the fallback cannot serve either, the model that was asked for is tried at last.
     let home = pool.fallback(detour, at(0)).unwrap();
@@ -140,6 +141,8 @@ fn c19_spark_is_served_by_codex_where_it_is_refused_and_hidden_until_the_account
     assert_eq!(chain(&pool, SPARK, at(1)), ["gpt-5.3-codex"]);
     let listed = |now| pool.models(at(now)).iter().map(|l| l.id.to_string()).collect::<Vec<_>>();
     assert_eq!(listed(1), ["gpt-5.3-codex"]);
+    let none = request(&pool, SPARK, at(1), refused).1.unwrap_err();
+    assert!(matches!(none, NoPick::Unavailable { gone: true, .. }), "{none:?}");
     pool.update(settings.clone(), specs("old"));
     assert_eq!(listed(2), ["gpt-5.3-codex"]);
     pool.update(settings, specs("new login"));
