@@ -16,6 +16,7 @@ use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
 use wire::Protocol;
 use wire::frames::Framing;
 use wire::openai_responses::websocket::{Session, Step};
@@ -82,7 +83,7 @@ async fn turn(
 
 async fn ask(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     session: &mut ServerSession,
     socket: &mut Socket,
     body: Vec<u8>,

@@ -38,6 +38,17 @@ pub struct Holder {
     limits: Limits,
     /// Outlives reloads under the same key.
     meter: Arc<Meter>,
+    digest: KeyDigest,
+}
+
+/// The digest of a key. Never shown: that of a short key gives the key away.
+#[derive(Clone, Copy)]
+struct KeyDigest([u8; 32]);
+
+impl std::fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyDigest(hidden)")
+    }
 }
 
 /// A request under way counts for its key until this is dropped.
@@ -53,7 +64,7 @@ impl Drop for Permit {
 }
 
 impl Holder {
-    fn new(key: &ClientKey, number: usize, meter: Arc<Meter>) -> Self {
+    fn new(key: &ClientKey, number: usize, digest: [u8; 32], meter: Arc<Meter>) -> Self {
         let name = match key.name.as_str() {
             "" => format!("number {}", number + 1),
             name => name.to_owned(),
@@ -65,6 +76,7 @@ impl Holder {
             prefixes: key.allowed_prefixes.iter().map(|prefix| format!("{prefix}/")).collect(),
             limits: Limits::of(key.max_concurrency, key.rpm, key.tpm),
             meter,
+            digest: KeyDigest(digest),
         }
     }
 
@@ -131,7 +143,7 @@ impl ClientKeys {
             let text = key.expose_secret().trim();
             let digest = digest(text);
             let meter = before.holder_of(&digest).map(|holder| Arc::clone(&holder.meter)).unwrap_or_default();
-            made.holders.push(Arc::new(Holder::new(key, number, meter)));
+            made.holders.push(Arc::new(Holder::new(key, number, digest, meter)));
             if !text.is_empty() {
                 made.templates |= config::TEMPLATE_KEYS.contains(&text);
                 made.known.insert(short(&digest), (u32::try_from(number).unwrap_or(u32::MAX), digest));
@@ -143,6 +155,11 @@ impl ClientKeys {
     /// Who holds a key, by its number.
     pub fn holder(&self, number: u32) -> Option<&Arc<Holder>> {
         self.holders.get(number as usize)
+    }
+
+    /// Who holds the same key here; `None`: it is none any more.
+    pub fn successor(&self, holder: &Holder) -> Option<Arc<Holder>> {
+        self.holder_of(&holder.digest.0).cloned()
     }
 
     /// Who holds a key, by the key or by its name.
@@ -283,6 +300,8 @@ mod tests {
         let first = old.holder(1).unwrap().begin(0).unwrap();
         let new = profile("{api-key: k, rpm: 2, name: renamed}", &old);
         let second = new.holder_named("renamed").unwrap().begin(1).unwrap();
+        assert_eq!(new.successor(old.holder(1).unwrap()).unwrap().name, "renamed");
+        assert!(new.successor(old.holder(0).unwrap()).is_none(), "it was withdrawn");
         assert!(new.holder(0).unwrap().begin(2).is_err());
         drop((first, second));
         assert!(new.holder(0).unwrap().begin(60_001).is_ok());
