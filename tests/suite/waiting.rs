@@ -2,6 +2,7 @@
 
 use crate::shared::{CHAT, CLAUDE, GEMINI, RESPONSES, chat_keys, proxy, proxy_in, text_of, wants_stream};
 use parking_lot::Mutex;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,9 +32,13 @@ fn with_metrics(config: &str) -> (String, u16) {
     (format!("metrics: {{listen: '127.0.0.1:{port}'}}\n{config}"), port)
 }
 
-/// The value of a metric, 0 where it was never counted.
+/// The value of a metric, 0 where it was never counted or its listener is not up yet.
 fn metric(port: u16, name: &str) -> usize {
-    let mut client = Client::connect(([127, 0, 0, 1], port).into());
+    let address = ([127, 0, 0, 1], port).into();
+    if TcpStream::connect(address).is_err() {
+        return 0;
+    }
+    let mut client = Client::connect(address);
     client.get("/metrics", &[]);
     let text = client.answer().text();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("cliproxy_{name} ")));
