@@ -6,8 +6,8 @@
 
 use super::error::ProxyError;
 use super::record::Record;
-use crate::state::State;
 use crate::state::keys::{Holder, Permit};
+use crate::state::{Snapshot, State};
 use pool::Route;
 use pool::budget::Refusal;
 use std::sync::Arc;
@@ -16,6 +16,20 @@ use std::sync::Arc;
 pub(super) fn begin(record: &Record, state: &State) -> Result<Option<Permit>, ProxyError> {
     let Some(holder) = &record.holder else { return Ok(None) };
     holder.begin(state.now().mono_ms).map(Some).map_err(|refusal| refused(holder, refusal, state))
+}
+
+/// The holder of the same key under a newer configuration: keys are withdrawn, and run out.
+pub(super) fn successor(
+    holder: Option<&Arc<Holder>>,
+    snapshot: &Snapshot,
+) -> Result<Option<Arc<Holder>>, ProxyError> {
+    match holder {
+        None => Ok(None),
+        Some(holder) => snapshot.keys.successor(holder).map(Some).ok_or_else(|| {
+            let message = "your API key was withdrawn while the request waited";
+            ProxyError::client(401, message).code("invalid_api_key")
+        }),
+    }
 }
 
 /// A request is over: what it cost.

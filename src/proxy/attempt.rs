@@ -91,7 +91,7 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick, state.now());
         };
-        let mut pace = pace(self.snapshot);
+        let mut pace = pace(&self.snapshot);
         if passed.is_some() {
             // Nothing may stand between the bytes of a file.
             pace.keep_alive = Duration::ZERO;

@@ -18,12 +18,13 @@ use config::ImageGeneration;
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
 use wire::target::Operation;
 
 /// Serves one HTTP request.
 pub(super) async fn serve(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     session: &mut ServerSession,
     call: Call,
     record: &mut Record,
@@ -66,7 +67,7 @@ pub(super) async fn serve(
 /// Answers a parsed request: routed, then attempted.
 pub(super) async fn answer(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     client: &mut Client<'_>,
     parsed: Parsed,
     headers: HeaderMap,
@@ -97,5 +98,6 @@ pub(super) async fn answer(
     });
     let preference = Preference { session: session.flatten(), owner };
     let question = Question { parsed, headers, query, preference };
+    let snapshot = Arc::clone(snapshot);
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

@@ -46,6 +46,13 @@ impl Course {
         Self { route, attempts: Attempts::default(), earlier: 0, home: None, holder }
     }
 
+    /// Goes on with the same model as another configuration has it. What was tried stays tried.
+    pub(super) fn reroute(&mut self, route: Route, holder: Option<Arc<Holder>>) {
+        self.route = route;
+        self.holder = holder;
+        self.home = None;
+    }
+
     /// The next model that serves in place of this one, among those that the client may use.
     fn next(&self, state: &State) -> Option<Route> {
         let mut next = state.pool.fallback(&self.route, state.now());

@@ -64,7 +64,7 @@ impl Drop for Record {
 impl Record {
     /// What its client key has and no other; 0 where none is needed.
     pub(super) fn scope(&self) -> u64 {
-        self.holder.as_ref().map_or(0, |holder| holder.scope)
+        self.holder.as_ref().map_or(0, |holder| holder.scope())
     }
 
     /// The request counts as being served.

@@ -4,6 +4,7 @@
 //! are failures of a credential or an upstream, and only while the client has got nothing; what the request
 //! itself is to blame for is told at once. May go wrong: the client leaves, which ends everything.
 
+use super::allowance;
 use super::attempt::Attempt;
 use super::client::Client;
 use super::count;
@@ -11,6 +12,7 @@ use super::error::{ProxyError, Source};
 use super::fallback::Course;
 use super::parse::Parsed;
 use super::record::Record;
+use super::route::route;
 use super::select::{Preference, Selected, again, select};
 use super::translate::{Prepared, translate};
 use super::waiting::{Voice, Wait, Waited};
@@ -18,6 +20,7 @@ use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::{BError, Result};
 use pool::{Next, Outlook, Pick, Route};
+use std::sync::Arc;
 
 /// A routed request, with everything that attempts need. Dropped when the answer begins.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub(super) struct Exchange<'e, 'c> {
     /// Shared state.
     pub state: &'e State,
     /// The configuration of this request.
-    pub snapshot: &'e Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// Who asked.
     pub client: &'e mut Client<'c>,
     /// What is known of the request.
@@ -145,7 +148,7 @@ impl Exchange<'_, '_> {
         if count::is_local(operation, asked.parsed.call.client, &pick) {
             return Turn::Over(self.estimate(&asked.parsed).await);
         }
-        let from = (self.state, self.snapshot);
+        let from = (self.state, &*self.snapshot);
         match translate(asked, &course.route, &pick, tried.prepared.take(), from, self.record) {
             Ok(made) => tried.prepared = Some(made),
             // Another kind of upstream may serve the same name.
@@ -204,6 +207,10 @@ impl Exchange<'_, '_> {
             None => self.stand_in_line(waited, course, outlook, voice).await,
         };
         match wait {
+            Wait::Look if self.is_overtaken() => match self.catch_up(tried) {
+                Ok(()) => Otherwise::Go,
+                Err(error) => Otherwise::End(Box::new(error)),
+            },
             Wait::Look => {
                 // When the first rest ends is asked anew: time has passed.
                 *last = Some(*error).filter(|error| error.source == Source::Upstream);
@@ -222,6 +229,31 @@ impl Exchange<'_, '_> {
             }
             Wait::Gone(gone) => Otherwise::Gone(gone),
         }
+    }
+
+    /// Whether another configuration is in force than that of this request.
+    fn is_overtaken(&self) -> bool {
+        !Arc::ptr_eq(&self.snapshot, &self.state.snapshot.load())
+    }
+
+    /// Goes on under the configuration in force, with all that follows from it: nothing of the request is
+    /// under way after a wait, and whoever waits for an hour waits for what the operator changes meanwhile.
+    fn catch_up(&mut self, tried: &mut Tried) -> std::result::Result<(), ProxyError> {
+        let snapshot = self.state.snapshot.load_full();
+        let holder = allowance::successor(self.record.holder.as_ref(), &snapshot)?;
+        let asked = tried.course.route.asked();
+        let route = route(self.state, &snapshot, asked, holder.as_ref())?;
+        let route = allowance::check_model(holder.as_ref(), route, self.state)?;
+        if route.model() != tried.course.route.model() {
+            // Its place is in another line.
+            tried.waited.served();
+        }
+        tried.course.reroute(route, holder.clone());
+        tried.prepared = None;
+        tried.last = None;
+        self.record.holder = holder;
+        self.snapshot = snapshot;
+        Ok(())
     }
 
     /// Answers a count here.

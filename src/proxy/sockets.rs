@@ -17,6 +17,7 @@ use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::Protocol;
 use wire::frames::Framing;
@@ -98,7 +99,7 @@ async fn turn(
 
 async fn ask(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     session: &mut ServerSession,
     socket: &mut Socket,
     body: Vec<u8>,

@@ -31,8 +31,6 @@ pub struct ClientKeys {
 pub struct Holder {
     /// What people call it; never the key.
     pub name: String,
-    /// What the key has and no other: the same after a reload, wherever the key stands then.
-    pub scope: u64,
     expires: Expiry,
     models: Vec<WildMatchPattern<'*', '\0'>>,
     /// With a slash at the end.
@@ -40,6 +38,17 @@ pub struct Holder {
     limits: Limits,
     /// Outlives reloads under the same key.
     meter: Arc<Meter>,
+    digest: KeyDigest,
+}
+
+/// The digest of a key. Never shown: that of a short key gives the key away.
+#[derive(Clone, Copy)]
+struct KeyDigest([u8; 32]);
+
+impl std::fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyDigest(hidden)")
+    }
 }
 
 /// A request under way counts for its key until this is dropped.
@@ -55,20 +64,25 @@ impl Drop for Permit {
 }
 
 impl Holder {
-    fn new(key: &ClientKey, number: usize, scope: u64, meter: Arc<Meter>) -> Self {
+    fn new(key: &ClientKey, number: usize, digest: [u8; 32], meter: Arc<Meter>) -> Self {
         let name = match key.name.as_str() {
             "" => format!("number {}", number + 1),
             name => name.to_owned(),
         };
         Self {
             name,
-            scope,
             expires: key.expires,
             models: key.allowed_models.iter().map(|pattern| WildMatchPattern::new(pattern)).collect(),
             prefixes: key.allowed_prefixes.iter().map(|prefix| format!("{prefix}/")).collect(),
             limits: Limits::of(key.max_concurrency, key.rpm, key.tpm),
             meter,
+            digest: KeyDigest(digest),
         }
+    }
+
+    /// What the key has and no other: the same after a reload, wherever the key stands then.
+    pub fn scope(&self) -> u64 {
+        short(&self.digest.0)
     }
 
     /// When it stopped to be good, if it did.
@@ -134,7 +148,7 @@ impl ClientKeys {
             let text = key.expose_secret().trim();
             let digest = digest(text);
             let meter = before.holder_of(&digest).map(|holder| Arc::clone(&holder.meter)).unwrap_or_default();
-            made.holders.push(Arc::new(Holder::new(key, number, short(&digest), meter)));
+            made.holders.push(Arc::new(Holder::new(key, number, digest, meter)));
             if !text.is_empty() {
                 made.templates |= config::TEMPLATE_KEYS.contains(&text);
                 made.known.insert(short(&digest), (u32::try_from(number).unwrap_or(u32::MAX), digest));
@@ -146,6 +160,11 @@ impl ClientKeys {
     /// Who holds a key, by its number.
     pub fn holder(&self, number: u32) -> Option<&Arc<Holder>> {
         self.holders.get(number as usize)
+    }
+
+    /// Who holds the same key here; `None`: it is none any more.
+    pub fn successor(&self, holder: &Holder) -> Option<Arc<Holder>> {
+        self.holder_of(&holder.digest.0).cloned()
     }
 
     /// Who holds a key, by the key or by its name.
@@ -286,6 +305,8 @@ mod tests {
         let first = old.holder(1).unwrap().begin(0).unwrap();
         let new = profile("{api-key: k, rpm: 2, name: renamed}", &old);
         let second = new.holder_named("renamed").unwrap().begin(1).unwrap();
+        assert_eq!(new.successor(old.holder(1).unwrap()).unwrap().name, "renamed");
+        assert!(new.successor(old.holder(0).unwrap()).is_none(), "it was withdrawn");
         assert!(new.holder(0).unwrap().begin(2).is_err());
         drop((first, second));
         assert!(new.holder(0).unwrap().begin(60_001).is_ok());
@@ -295,7 +316,7 @@ mod tests {
     #[test]
     fn a_key_keeps_its_scope_wherever_it_stands() {
         let (before, after) = (keys(&["one", "two"]), keys(&["", "two", " one"]));
-        let scope = |keys: &ClientKeys, number| keys.holder(number).unwrap().scope;
+        let scope = |keys: &ClientKeys, number| keys.holder(number).unwrap().scope();
         assert_eq!((scope(&before, 0), scope(&before, 1)), (scope(&after, 2), scope(&after, 1)));
         assert_ne!(scope(&before, 0), scope(&before, 1));
     }

@@ -2,6 +2,7 @@
 
 use crate::shared::{CHAT, CLAUDE, GEMINI, RESPONSES, chat_keys, proxy, proxy_in, text_of, wants_stream};
 use parking_lot::Mutex;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,9 +32,13 @@ fn with_metrics(config: &str) -> (String, u16) {
     (format!("metrics: {{listen: '127.0.0.1:{port}'}}\n{config}"), port)
 }
 
-/// The value of a metric, 0 where it was never counted.
+/// The value of a metric, 0 where it was never counted or its listener is not up yet.
 fn metric(port: u16, name: &str) -> usize {
-    let mut client = Client::connect(([127, 0, 0, 1], port).into());
+    let address = ([127, 0, 0, 1], port).into();
+    if TcpStream::connect(address).is_err() {
+        return 0;
+    }
+    let mut client = Client::connect(address);
     client.get("/metrics", &[]);
     let text = client.answer().text();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("cliproxy_{name} ")));
@@ -232,6 +237,9 @@ fn a_stream_whose_wait_is_in_vain_ends_with_the_error_event_of_its_format() {
         })
         .collect();
     let mut whole = ask(&proxy, &CHAT.body("m", false));
+    let mut array = proxy.connect();
+    let target = "/v1beta/models/m:streamGenerateContent";
+    array.post(target, &[("authorization", &key)], &GEMINI.body("m", true));
     for (format, client) in &mut clients {
         let answer = client.answer();
         let text = answer.text();
@@ -245,6 +253,14 @@ fn a_stream_whose_wait_is_in_vain_ends_with_the_error_event_of_its_format() {
         assert!(text.contains(error) && text.contains("at their limit"), "{}: {text}", format.name);
         assert!(!text.contains("[DONE]") && !text.contains("stop"), "{}: {text}", format.name);
     }
+    let array = array.answer();
+    assert_eq!(
+        (array.head.status, &array.json()[0]["error"]["code"]),
+        (200, &429.into()),
+        "{}",
+        array.text()
+    );
+    assert!(array.text().starts_with('\n'), "a blank keeps it alive: {}", array.text());
     assert_eq!(whole.answer().head.status, 429, "a whole answer keeps its status");
     assert_eq!(upstream.seen().len(), 1);
 }
@@ -275,4 +291,32 @@ fn sixty_requests_go_through_one_slot_one_after_another() {
     // A wait that is not woken looks once in a second.
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!((most.load(Ordering::SeqCst), upstream.seen().len()), (1, 60));
+}
+
+#[test]
+fn whoever_waits_is_served_by_a_credential_that_is_added_meanwhile_and_not_for_a_key_that_is_withdrawn() {
+    let upstream = Upstream::start(|seen| match seen.header("authorization") {
+        Some("Bearer good") => crate::shared::whole(&seen.path),
+        _ => vec![rest(600)],
+    });
+    let (config, metrics) = with_metrics(&format!(
+        "api-keys:\n  - {KEY}\n  - leaving\nwaiting-room: {{infinite-retry-mode: true}}\n{}",
+        chat_keys(&upstream.url(), &["bad"])
+    ));
+    let proxy = proxy(&config);
+    let mut stays = ask(&proxy, &CHAT.body("m", false));
+    wait_for("it waits", || metric(metrics, "waiting_requests") == 1);
+    let mut leaves = proxy.connect();
+    leaves.post(CHAT.path, &[("authorization", "Bearer leaving")], &CHAT.body("m", false));
+    wait_for("both wait", || metric(metrics, "waiting_requests") == 2);
+    let file = proxy.folder().join("config.yaml");
+    let old = std::fs::read_to_string(&file).expect("the configuration");
+    let new = old.replace("  - leaving\n", "").replace("{api-key: bad}", "{api-key: bad}, {api-key: good}");
+    std::fs::write(&file, new).expect("written");
+    let served = stays.answer();
+    assert_eq!(served.head.status, 200, "{}", proxy.log());
+    let refused = leaves.answer();
+    assert_eq!(refused.head.status, 401, "{}", refused.text());
+    assert!(refused.text().contains("withdrawn"), "{}", refused.text());
+    assert_eq!(upstream.seen().len(), 2, "the one that rests is left alone");
 }
