@@ -8,6 +8,7 @@
 use crate::demo::Demo;
 use crate::proxy::Edge;
 use crate::state::State;
+use crate::state::discovery::Discovery;
 use crate::state::renew::Renewer;
 use async_trait::async_trait;
 use config::Config;
@@ -148,6 +149,9 @@ pub fn run(
         metrics.add_listener(ListenerConfig::tcp(address.to_string()));
         server.add_service(metrics);
     }
+    let mut discovery = background_service("models", Discovery(Arc::clone(state)));
+    discovery.threads = Some(1);
+    server.add_service(discovery);
     let mut renewer = background_service("renewals", Renewer(Arc::clone(state)));
     renewer.threads = Some(1);
     server.add_service(renewer);

@@ -3,8 +3,8 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::{self, Plan};
-use crate::state::accounts::{self, Accounts};
-use crate::state::{State, reload};
+use crate::state::accounts::Accounts;
+use crate::state::{State, load, reload};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -39,24 +39,16 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
         complain(&format!("{name}: cannot be read: {error}"));
         ExitCode::from(BROKEN_CONFIG)
     })?;
-    match config::load(&bytes) {
-        Ok(loaded) => {
-            for warning in &loaded.warnings {
-                complain(&format!("warning: {}", warning.in_file(&name)));
+    match load::load(&bytes, &name) {
+        Ok(read) => {
+            for warning in &read.warnings {
+                complain(&format!("warning: {warning}"));
             }
-            let folder = accounts::folder(&loaded.config.auth.auth_dir);
-            let found = accounts::scan(&folder);
-            for (file, reason) in &found.bad {
-                complain(&format!("warning: {}: {reason}", folder.join(file).display()));
-            }
-            for unserved in pool::unserved(&loaded.config, &found.good) {
-                complain(&format!("warning: {name}: {unserved}"));
-            }
-            Ok((loaded.config, found))
+            Ok((read.config, read.accounts))
         }
-        Err(broken) => {
-            for notice in &broken.notices {
-                complain(&format!("error: {}", notice.in_file(&name)));
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                complain(&format!("error: {mistake}"));
             }
             Err(ExitCode::from(BROKEN_CONFIG))
         }
@@ -65,7 +57,7 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
 
 /// Runs the proxy.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let loaded = match load(args) {
+    let loaded = match configuration(args) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -82,7 +74,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
+fn configuration(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
         let (config, accounts) = read(&file)?;

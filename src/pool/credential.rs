@@ -193,6 +193,8 @@ pub struct CredentialSpec {
     pub request_scoped_errors: Arc<[ErrorRule]>,
     /// Most requests at once; `None`: no limit.
     pub in_flight_limit: Option<u32>,
+    /// Where it lists its models, below its base URL; `None`: what it serves is known without asking.
+    pub lists: Option<Arc<str>>,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
     /// Its secret is only what tokens are made of: it is never sent.
@@ -225,6 +227,7 @@ impl CredentialSpec {
             request_retry: None,
             request_scoped_errors: Arc::from([]),
             in_flight_limit: None,
+            lists: None,
             refreshable: false,
             mints: false,
             end_s: None,

@@ -82,7 +82,7 @@ use parking_lot::Mutex;
 pub use crate::attempts::Attempts;
 pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
 pub use crate::fallback::Fallbacks;
-pub use crate::from_config::{from_config, unserved};
+pub use crate::from_config::{Found, from_config, from_config_and, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};

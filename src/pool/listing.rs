@@ -125,6 +125,13 @@ impl Pool {
         able.map(account).collect()
     }
 
+    /// The credentials that have to be asked what they serve.
+    pub fn listers(&self) -> Vec<CredentialSpec> {
+        let index = self.index.load();
+        let asked = index.credentials.iter().filter(|c| c.spec.lists.is_some() && !c.spec.disabled);
+        asked.map(|credential| credential.spec.clone()).collect()
+    }
+
     /// Who serves a model and why each is in or out.
     pub fn explain(&self, model: &str, now: Now) -> Explanation {
         let (route, closest) = match self.route(model, now) {

@@ -17,7 +17,7 @@
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `fallback.rs`
 //! says for which model; `login.rs`
 //! renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
-//! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
+//! the other kind of client. `files.rs`, `desk.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
@@ -26,10 +26,10 @@
 //! would hold 20 kB per stream for phases that never run.
 
 mod accept;
-mod accounts;
 mod admit;
 pub mod client;
 mod count;
+mod desk;
 pub mod endpoint;
 pub mod error;
 mod exchange;

@@ -5,9 +5,11 @@
 
 pub mod accounts;
 pub mod atomic;
+pub mod discovery;
 pub mod files;
 pub mod keys;
 pub mod lanes;
+pub mod load;
 pub mod query;
 mod read;
 pub mod reload;
@@ -25,7 +27,7 @@ use lanes::Lanes;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Loaded, Now, Pool};
+use pool::{Found, Loaded, Now, Pool};
 use renew::Renewals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +53,10 @@ pub struct State {
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
     renewals: Renewals,
+    /// What upstreams list of themselves.
+    found: Mutex<Found>,
+    /// One change of the configuration at a time.
+    applying: Mutex<()>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -104,6 +110,8 @@ impl State {
             metrics: Metrics::new()?,
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
+            found: Mutex::default(),
+            applying: Mutex::default(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
         };
@@ -113,11 +121,22 @@ impl State {
 
     /// Puts a configuration and accounts in force. Requests under way keep the configuration they began with.
     pub fn apply(&self, config: Config, accounts: Accounts) -> Loaded {
-        let (settings, specs) = pool::from_config(&config, &accounts.good);
+        let _one_at_a_time = self.applying.lock();
+        let (settings, specs) = pool::from_config_and(&config, &accounts.good, &self.found.lock());
         *self.accounts.lock() = accounts;
+        self.lanes.allow(&config.providers.allow_link_local_hosts);
         let loaded = self.pool.update(settings, specs);
         self.snapshot.store(Arc::new(Snapshot::new(config)));
         loaded
+    }
+
+    /// Puts what upstreams list of themselves in force.
+    fn apply_found(&self) {
+        let _one_at_a_time = self.applying.lock();
+        let config = &self.snapshot.load().config;
+        let accounts = self.accounts.lock().good.clone();
+        let (settings, specs) = pool::from_config_and(config, &accounts, &self.found.lock());
+        self.pool.update(settings, specs);
     }
 
     /// The accounts as they were last read.

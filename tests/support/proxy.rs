@@ -44,9 +44,32 @@ impl Proxy {
 
     /// Starts `binary` with `arguments`; it has to listen on `port`.
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
+        Self::run_with(binary, arguments, &[], port, scratch)
+    }
+
+    /// The same as [`Self::start`], with variables of the environment.
+    pub fn start_in(binary: &str, config: &str, environment: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let scratch = Scratch::new();
+        let text = format!(
+            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\nmetrics: {{listen: \"\"}}\nauth-dir: {}\n{config}",
+            scratch.path().join("auths").display()
+        );
+        let file = scratch.file("config.yaml", &text);
+        Self::run_with(binary, &["--config", &file.display().to_string()], environment, port, scratch)
+    }
+
+    fn run_with(
+        binary: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        port: u16,
+        scratch: Scratch,
+    ) -> Self {
         let log = File::create(scratch.path().join("proxy.log")).expect("the log can be made");
         let child = Command::new(binary)
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(scratch.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log can be shared"))
