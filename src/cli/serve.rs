@@ -5,7 +5,7 @@ use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
 use crate::server::{self, Plan, Setting};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, atomic, reload, waiting};
+use crate::state::{State, atomic, load, reload, waiting};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -40,24 +40,16 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
         complain(&format!("{name}: cannot be read: {error}"));
         ExitCode::from(BROKEN_CONFIG)
     })?;
-    match config::load(&bytes) {
-        Ok(loaded) => {
-            for warning in &loaded.warnings {
-                complain(&format!("warning: {}", warning.in_file(&name)));
+    match load::load(&bytes, &name) {
+        Ok(read) => {
+            for warning in &read.warnings {
+                complain(&format!("warning: {warning}"));
             }
-            let folder = accounts::folder(&loaded.config.auth.auth_dir);
-            let found = accounts::scan(&folder);
-            for (file, reason) in &found.bad {
-                complain(&format!("warning: {}: {reason}", folder.join(file).display()));
-            }
-            for unserved in pool::unserved(&loaded.config, &found.good) {
-                complain(&format!("warning: {name}: {unserved}"));
-            }
-            Ok((loaded.config, found))
+            Ok((read.config, read.accounts))
         }
-        Err(broken) => {
-            for notice in &broken.notices {
-                complain(&format!("error: {}", notice.in_file(&name)));
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                complain(&format!("error: {mistake}"));
             }
             Err(ExitCode::from(BROKEN_CONFIG))
         }
@@ -66,7 +58,7 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
 
 /// Runs the proxy.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let loaded = match load(args) {
+    let loaded = match configuration(args) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -83,7 +75,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
+fn configuration(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
         let (config, accounts) = read(&file)?;

@@ -160,6 +160,20 @@ pub fn read_account(file: &str, bytes: &[u8]) -> Result<Account, String> {
     login.account(file, settings)
 }
 
+/// Reads a file that holds a key: bare, or as `access_token` or `api_key` of a JSON object.
+pub fn read_key_file(bytes: &[u8]) -> Result<Secret, String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
+    if bytes.starts_with(b"{") {
+        return login::key_of(bytes);
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && !text.contains(char::is_whitespace) => Ok(Secret::from(text)),
+        Ok("") => Err("it is empty".to_owned()),
+        _ => Err("it holds no key: a key is one word, or a JSON object holds it".to_owned()),
+    }
+}
+
+/// `null` means: not said.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(input: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(input).map(Option::unwrap_or_default)
 }

@@ -199,7 +199,7 @@ structs! {
         proxy_url, gemini_api_key, interactions_api_key, claude_api_key, codex_api_key, xai_api_key,
         vertex_api_key, openai_compatibility, deepseek, fireworks, groq, kilo, minimax, mistral, novita,
         openrouter, roo, siliconflow, together, oauth_upstream, oauth_request_scoped_errors,
-        antigravity_no_capacity_retry, kiro_preferred_endpoint, responses_compact_enabled,
+        allow_link_local_hosts, antigravity_no_capacity_retry, kiro_preferred_endpoint, responses_compact_enabled,
         responses_websocket_enabled, codex, xai, ampcode, generative_language_api_key,
     }
     Codex { stream_bootstrap_buffering, model_level_cooling }

@@ -68,7 +68,7 @@ mod streaming;
 mod tree;
 mod unknown;
 
-pub use account::{Account, AccountSettings, Grant, MAX_ACCOUNT_BYTES, Moment, read_account};
+pub use account::{Account, AccountSettings, Grant, MAX_ACCOUNT_BYTES, Moment, read_account, read_key_file};
 pub use amp::{AmpKey, AmpMapping, Ampcode};
 pub use auth::{Auth, TEMPLATE_KEYS};
 pub use block::Block;

@@ -215,6 +215,8 @@ pub struct CredentialSpec {
     pub rpm: Option<u32>,
     /// Tokens in any 60 seconds after which others serve; `None`: no limit.
     pub tpm: Option<u64>,
+    /// Where it lists its models, below its base URL; `None`: what it serves is known without asking.
+    pub lists: Option<Arc<str>>,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
     /// Its secret is only what tokens are made of: it is never sent.
@@ -249,6 +251,7 @@ impl CredentialSpec {
             in_flight_limit: None,
             rpm: None,
             tpm: None,
+            lists: None,
             refreshable: false,
             mints: false,
             end_s: None,

@@ -22,7 +22,19 @@ use entry::Maker;
 
 /// What the configuration and the accounts of its folder say, in the pool's terms.
 pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<CredentialSpec>) {
-    let mut specs = convert(config).0;
+    from_config_and(config, accounts, &Found::new())
+}
+
+/// Models that upstreams listed when they were asked, by credential ([`CredentialSpec::lists`]).
+pub type Found = HashMap<CredentialId, Vec<String>>;
+
+/// The same with what upstreams have listed.
+pub fn from_config_and(
+    config: &Config,
+    accounts: &[Account],
+    found: &Found,
+) -> (Settings, Vec<CredentialSpec>) {
+    let mut specs = convert(config, found).0;
     specs.extend(account::convert(config, accounts).0);
     overrides::apply(&mut specs, &config.models.model_overrides);
     let mut settings = settings(config);
@@ -35,7 +47,7 @@ pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<Cred
 /// What the configuration and the accounts ask for and nobody serves, one sentence each. For a warning at
 /// start and reload.
 pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
-    let mut told = convert(config).1;
+    let mut told = convert(config, &Found::new()).1;
     told.extend(account::convert(config, accounts).1);
     if config.routing.quota_exceeded.antigravity_credits {
         told.push(
@@ -131,10 +143,12 @@ fn is_codex_backend(base_url: &str) -> bool {
     base_url.contains("://chatgpt.com/") || base_url.trim_end_matches('/').ends_with("/codex")
 }
 
-fn convert(config: &Config) -> (Vec<CredentialSpec>, Vec<String>) {
+fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>) {
     let mut maker = Maker::default();
     let mut unserved = Vec::new();
     let mut specs = Vec::new();
+    // What a credential does not serve, and where it lists what it does.
+    let mut lists: Vec<(&[String], &str)> = Vec::new();
     for block in Block::ALL {
         for (n, entry) in config.providers.entries(*block).iter().enumerate() {
             let place = format!("{}[{n}]", block.key());
@@ -144,30 +158,44 @@ fn convert(config: &Config) -> (Vec<CredentialSpec>, Vec<String>) {
                 continue;
             };
             if entry.api_key.is_empty() && !entry.token_file.is_empty() {
-                unserved.push(format!("{place} is not served: this version does not read token-file"));
+                unserved.push(format!("{place} is not served: its token-file holds no key"));
                 continue;
             }
             specs.push(maker.key(kind, provider, base_url.unwrap_or_default(), entry, n));
+            let preset = block.preset_url().is_some();
+            lists.push((&entry.excluded_models, if preset { MODELS } else { "" }));
         }
     }
     for block in &config.providers.openai_compatibility {
-        specs.extend(maker.compat(block));
+        let made = maker.compat(block);
+        let path = Some(block.models_endpoint.as_str()).filter(|path| !path.is_empty()).unwrap_or(MODELS);
+        lists.extend(made.iter().map(|_| (block.excluded_models.as_slice(), path)));
+        specs.extend(made);
     }
     let mut seen: HashMap<String, u32> = HashMap::new();
-    for spec in &mut specs {
-        if spec.models.models().is_empty() && !spec.disabled {
-            unserved.push(format!("{} serves nothing: it has no models", spec.label));
-        }
+    for (spec, (excluded, path)) in specs.iter_mut().zip(lists) {
         // Entries that differ in their models only have the same digest.
         let times = seen.entry(spec.id.to_string()).or_insert(0);
         *times += 1;
         if *times > 1 {
             spec.id = CredentialId::new(format!("{}-{times}", spec.id));
         }
+        if spec.models.models().is_empty() && excluded.is_empty() && path.is_empty() && !spec.disabled {
+            unserved.push(format!("{} serves nothing: it has no models", spec.label));
+        }
+        if spec.models.models().is_empty() && !path.is_empty() {
+            spec.lists = Some(Arc::from(path));
+            if let Some(ids) = found.get(&spec.id) {
+                spec.models = entry::found(ids, excluded);
+            }
+        }
     }
     unserved.extend(maker.problems);
     (specs, unserved)
 }
+
+/// Where OpenAI-compatible servers list their models.
+const MODELS: &str = "/models";
 
 /// `kind-0123456789ab`: twelve hex digits of a digest over what tells credentials apart.
 fn id(kind: &str, parts: &[&str]) -> CredentialId {
@@ -401,13 +429,24 @@ mod tests {
              openai-compatibility: [{name: e, base-url: 'http://t', api-key-entries: [{api-key: k}]}]\n",
         );
         let told = unserved(&config, &[]);
-        let begins = [
-            "interactions-api-key[0] is not served",
-            "roo[1] is not served",
-            "roo#1 serves nothing",
-            "e#1 serves nothing",
-        ];
+        let begins = ["interactions-api-key[0] is not served", "roo[1] is not served"];
         assert_eq!(told.len(), begins.len(), "{told:?}");
         assert!(told.iter().zip(begins).all(|(line, begin)| line.starts_with(begin)), "{told:?}");
+    }
+
+    #[test]
+    fn row_38_blocks_without_models_serve_what_their_upstream_lists() {
+        let config = load(
+            "roo: [{api-key: k, excluded-models: ['*-old']}]\ngroq: [{api-key: k, models: [{name: m}]}]\n\
+             openai-compatibility: [{name: e, base-url: 'http://t', models-endpoint: /list}]\n",
+        );
+        let (_, specs) = from_config(&config, &[]);
+        let paths: Vec<_> = specs.iter().map(|spec| spec.lists.as_deref()).collect();
+        assert_eq!(paths, [None, Some("/models"), Some("/list")]);
+        let listed = vec!["a".to_owned(), "b-old".to_owned()];
+        let found = Found::from([(specs[1].id.clone(), listed)]);
+        let (_, specs) = from_config_and(&config, &[], &found);
+        let ids: Vec<_> = specs[1].models.models().iter().map(|model| &*model.upstream).collect();
+        assert_eq!(ids, ["a"]);
     }
 }

@@ -91,7 +91,7 @@ pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
 pub use crate::evidence::lacks_capacity;
 pub use crate::explain::{Explained, ExplainedFallback, Explanation};
 pub use crate::fallback::Fallbacks;
-pub use crate::from_config::{from_config, unserved};
+pub use crate::from_config::{Found, from_config, from_config_and, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};

@@ -101,6 +101,13 @@ impl Pool {
         };
         able.map(account).collect()
     }
+
+    /// The credentials that have to be asked what they serve.
+    pub fn listers(&self) -> Vec<CredentialSpec> {
+        let index = self.index.load();
+        let asked = index.credentials.iter().filter(|c| c.spec.lists.is_some() && !c.spec.disabled);
+        asked.map(|credential| credential.spec.clone()).collect()
+    }
 }
 
 fn status(credential: &Credential, now_ms: u64) -> Status {

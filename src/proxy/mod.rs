@@ -20,7 +20,7 @@
 //! runs 5 and 6 with one credential, `fallback.rs` says for which model; `session.rs` tells conversations
 //! apart; `login.rs` renews a refused token before 5, `waiting.rs` waits where nobody can serve now.
 //! `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
-//! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
+//! the other kind of client. `files.rs`, `desk.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
@@ -29,13 +29,13 @@
 //! would hold 20 kB per stream for phases that never run.
 
 mod accept;
-mod accounts;
 mod admit;
 mod allowance;
 mod attempt;
 pub mod client;
 pub mod connection;
 mod count;
+mod desk;
 pub mod endpoint;
 pub mod error;
 mod exchange;

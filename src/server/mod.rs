@@ -17,6 +17,7 @@ use crate::demo::Demo;
 use crate::observe::panics;
 use crate::proxy::connection::{BeforeTls, Door};
 use crate::state::State;
+use crate::state::discovery::Discovery;
 use crate::state::learnt::Writer;
 use crate::state::renew::Renewer;
 use config::{Config, ProxyProtocol};
@@ -121,6 +122,7 @@ pub fn run(
         side.spawn(listen(page, vec![listener], ends.metrics));
     }
     let mut others = vec![
+        side.spawn(background(Discovery(Arc::clone(state)), ends.rest.clone())),
         side.spawn(background(Renewer(Arc::clone(state)), ends.rest.clone())),
         side.spawn(background(Writer(Arc::clone(state)), ends.rest.clone())),
     ];

@@ -67,6 +67,11 @@ impl Lanes {
         Ok(lane)
     }
 
+    /// Sets the hosts that may have link-local addresses.
+    pub fn allow(&self, hosts: &[String]) {
+        self.resolver.allow(hosts);
+    }
+
     /// The way to a URL of ours, through a proxy setting of an account.
     pub fn to(&self, url: &Url, setting: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
         let (setting, place) = match setting {

@@ -5,12 +5,14 @@
 
 pub mod accounts;
 pub mod atomic;
+pub mod discovery;
 pub mod files;
 pub mod forwarded;
 pub mod keys;
 pub mod lanes;
 pub mod learnt;
 pub mod leave;
+pub mod load;
 pub mod query;
 mod read;
 pub mod reload;
@@ -34,7 +36,7 @@ use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Loaded, Now, Pool};
+use pool::{Found, Loaded, Now, Pool};
 use renew::Renewals;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -70,6 +72,10 @@ pub struct State {
     renewals: Renewals,
     /// Nothing is kept over a restart without one.
     keeper: OnceLock<Keeper>,
+    /// What upstreams list of themselves.
+    found: Mutex<Found>,
+    /// One change of the configuration at a time.
+    applying: Mutex<()>,
     started: Instant,
 }
 
@@ -146,6 +152,8 @@ impl State {
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
+            found: Mutex::default(),
+            applying: Mutex::default(),
             started: Instant::now(),
         };
         let room = Arc::clone(&state.waiting);
@@ -156,14 +164,25 @@ impl State {
 
     /// Puts a configuration and accounts in force. Requests under way keep the configuration they began with.
     pub fn apply(&self, config: Config, accounts: Accounts) -> Loaded {
-        let (settings, specs) = pool::from_config(&config, &accounts.good);
+        let _one_at_a_time = self.applying.lock();
+        let (settings, specs) = pool::from_config_and(&config, &accounts.good, &self.found.lock());
         *self.accounts.lock() = accounts;
+        self.lanes.allow(&config.providers.allow_link_local_hosts);
         let loaded = self.pool.update(settings, specs);
         let snapshot = Snapshot::new(config, &self.snapshot.load());
         self.snapshot.store(Arc::new(snapshot));
         // Limits may have grown.
         self.waiting.call();
         loaded
+    }
+
+    /// Puts what upstreams list of themselves in force.
+    fn apply_found(&self) {
+        let _one_at_a_time = self.applying.lock();
+        let config = &self.snapshot.load().config;
+        let accounts = self.accounts.lock().good.clone();
+        let (settings, specs) = pool::from_config_and(config, &accounts, &self.found.lock());
+        self.pool.update(settings, specs);
     }
 
     /// The accounts as they were last read.

@@ -7,6 +7,7 @@
 
 use super::State;
 use super::accounts::{self, Accounts};
+use super::load::{has_key_files, load, stamp, told};
 use super::read::regular;
 use crate::observe::log;
 use config::Config;
@@ -73,42 +74,41 @@ impl Watched {
             // An editor that truncates before it writes must not open the proxy to everyone.
             return Outcome::Kept(vec![format!("{}: it is empty", self.file.display())]);
         }
-        let name = self.file.display().to_string();
-        let loaded = match config::load(bytes) {
-            Ok(loaded) => loaded,
-            Err(broken) => {
-                return Outcome::Kept(broken.notices.iter().map(|n| n.in_file(&name).to_string()).collect());
-            }
+        let read = match load(bytes, &self.file.display().to_string()) {
+            Ok(read) => read,
+            Err(mistakes) => return Outcome::Kept(mistakes),
         };
-        for warning in &loaded.warnings {
-            tracing::warn!("{}", warning.in_file(&name));
+        for warning in &read.warnings {
+            tracing::warn!("{warning}");
         }
-        let folder = accounts::folder(&loaded.config.auth.auth_dir);
-        // Taken first: what changes while the files are read is seen at the next look.
-        self.stamp = accounts::stamp(&folder);
-        let found = accounts::scan(&folder);
-        for unserved in pool::unserved(&loaded.config, &found.good) {
-            tracing::warn!("{name}: {unserved}");
-        }
-        log::configure(&logging(&loaded.config, Some(&self.file)));
-        Outcome::Applied(put_in_force(loaded.config, found, state))
+        self.stamp = read.stamp;
+        log::configure(&logging(&read.config, Some(&self.file)));
+        Outcome::Applied(put_in_force(read.config, read.accounts, state))
     }
 
     /// Looks at the folder of accounts and puts them in force when they changed. Tells which changed.
     pub fn look_at_accounts(&mut self, state: &State) -> Option<Vec<String>> {
         let snapshot = state.snapshot.load();
         let folder = accounts::folder(&snapshot.config.auth.auth_dir);
-        let stamp = accounts::stamp(&folder);
+        let stamp = stamp(&snapshot.config);
         if stamp == self.stamp {
             return None;
         }
         self.stamp = stamp;
+        if has_key_files(&snapshot.config) {
+            // One of them may be what changed: all of it is read again.
+            let seen = self.seen.clone()?;
+            return match self.use_bytes(&seen, state) {
+                Outcome::Applied(changed) if !changed.is_empty() => Some(changed),
+                _ => None,
+            };
+        }
         let (before, now) = (state.accounts(), accounts::scan(&folder));
         if before == now {
             return None;
         }
-        for (file, reason) in now.bad.iter().filter(|bad| !before.bad.contains(bad)) {
-            tracing::warn!("{}: {reason}", folder.join(file).display());
+        for warning in told(&folder, &now, &before) {
+            tracing::warn!("{warning}");
         }
         let changed = changed(&before, &now);
         state.apply(snapshot.config.clone(), now);

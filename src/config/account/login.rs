@@ -194,6 +194,13 @@ impl Login {
     }
 }
 
+/// The key or token of a JSON object.
+pub(super) fn key_of(bytes: &[u8]) -> Result<Secret, String> {
+    let login: Login = serde_json::from_slice(bytes).map_err(|_| "it is not JSON of a login".to_owned())?;
+    let key = filled(login.access_token).or(filled(login.api_key));
+    key.ok_or_else(|| "it has neither `access_token` nor `api_key`".to_owned())
+}
+
 fn filled(secret: Option<Secret>) -> Option<Secret> {
     secret.filter(|secret| !secret.expose_secret().trim().is_empty())
 }

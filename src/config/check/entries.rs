@@ -127,9 +127,6 @@ fn compat_block(providers: &mut Vec<OpenaiCompatibility>, report: &mut Report<'_
         if !names.insert(provider.name.to_lowercase()) {
             report.warn(&place.key("name"), "the name is taken by an entry before it; metrics add them up");
         }
-        if provider.models.is_empty() && !provider.disabled {
-            report.warn(&place, "without models it serves nothing");
-        }
         true
     });
 }

@@ -150,6 +150,13 @@ impl<'c> Maker<'c> {
     }
 }
 
+/// The set of models that an upstream listed.
+pub(super) fn found(ids: &[String], excluded: &[String]) -> Arc<ModelSet> {
+    let patterns = patterns(excluded);
+    let models = ids.iter().map(|id| ModelSpec::new(id, id)).filter(|m| !excludes(&patterns, &m.upstream));
+    ModelSet::new(models)
+}
+
 impl CredentialSpec {
     pub(super) fn reached(self, headers: Vec<(String, SecretString)>, proxy: Proxy) -> Self {
         Self { headers, proxy, ..self }
