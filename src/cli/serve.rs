@@ -3,9 +3,10 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
-use crate::server::{self, Plan, Setting};
+use crate::server::{self, Early, Plan, Setting};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, atomic, load, reload, waiting};
+use crate::state::reload::{self, Watched};
+use crate::state::{State, atomic, load, waiting};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,8 @@ struct Loaded {
     accounts: Accounts,
     origin: String,
     demo: Option<(Demo, String)>,
-    /// Where it came from, to look for changes.
-    file: Option<PathBuf>,
+    /// The file that it came from, to look for changes.
+    file: Option<Watched>,
 }
 
 /// The file that the arguments mean; `None`: the embedded default.
@@ -35,6 +36,11 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
 
 /// Reads a configuration file and its accounts; mistakes and warnings go to standard error.
 pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
+    read_to_watch(file).map(|(config, accounts, _)| (config, accounts))
+}
+
+/// The same, with the file as it was then: what changes while the process starts is a change.
+fn read_to_watch(file: &Path) -> Result<(Config, Accounts, Watched), ExitCode> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| {
         complain(&format!("{name}: cannot be read: {error}"));
@@ -45,7 +51,8 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
             for warning in &read.warnings {
                 complain(&format!("warning: {warning}"));
             }
-            Ok((read.config, read.accounts))
+            let watched = Watched::new(file.to_owned(), bytes, read.stamp);
+            Ok((read.config, read.accounts, watched))
         }
         Err(mistakes) => {
             for mistake in &mistakes {
@@ -62,7 +69,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_deref()));
+    crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_ref().map(Watched::file)));
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
     let started = start(loaded, port, args.upgrade);
     crate::observe::log::flush();
@@ -78,8 +85,8 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn configuration(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
-        let (config, accounts) = read(&file)?;
-        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file) });
+        let (config, accounts, watched) = read_to_watch(&file)?;
+        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(watched) });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -113,7 +120,9 @@ fn take_over(file: Option<&Path>) -> Result<Taken, String> {
 
 fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String> {
     let Loaded { config, accounts, origin, demo, file } = loaded;
-    let taken = if upgrade { Some(take_over(file.as_deref())?) } else { None };
+    let taken = if upgrade { Some(take_over(file.as_ref().map(Watched::file))?) } else { None };
+    // Before anybody can connect: a signal that comes early must not end the process by itself.
+    let early = Early::new().map_err(|e| e.to_string())?;
     let plan = Plan::new(&config, port, taken).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
@@ -147,13 +156,14 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     });
     say(&text);
     let state = Arc::new(state);
-    let reload = file.clone().map(|file| {
+    let place = file.as_ref().map(|watched| watched.file().to_owned());
+    let reload = file.map(|watched| {
         atomic::sweep(&accounts::folder(&state.snapshot.load().config.auth.auth_dir));
-        state.keep_in(&reload::beside(&file, "state"));
-        reload::watch(file, &state)
+        state.keep_in(&reload::beside(watched.file(), "state"));
+        reload::watch(watched, &state)
     });
-    let setting = Setting { version: version(), reload, file };
-    server::run(&state, plan, demo, setting).map_err(|e| e.to_string())
+    let setting = Setting { version: version(), reload, file: place };
+    server::run(early, &state, plan, demo, setting).map_err(|e| e.to_string())
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {

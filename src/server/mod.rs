@@ -91,8 +91,25 @@ pub struct Setting {
     pub file: Option<PathBuf>,
 }
 
+/// What has to be there before anybody can connect.
+#[derive(Debug)]
+pub struct Early {
+    side: Runtime,
+    signals: leave::Signals,
+}
+
+impl Early {
+    /// Listens to signals: from here on none ends the process before [`run`] has seen it.
+    pub fn new() -> Result<Self, StartError> {
+        let side = runtime("side", SIDE_THREADS)?;
+        let signals = side.block_on(async { leave::Signals::new() })?;
+        Ok(Self { side, signals })
+    }
+}
+
 /// Serves until the process is told to leave.
 pub fn run(
+    Early { side, signals }: Early,
     state: &Arc<State>,
     mut plan: Plan,
     demo: Option<Demo>,
@@ -112,9 +129,7 @@ pub fn run(
     let edge = edge_service(state, &plan.listen, &snapshot.config, setting.version)?;
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let data = runtime("cliproxy", threads)?;
-    let side = runtime("side", SIDE_THREADS)?;
     let (services, ends) = Services::new(Arc::clone(state), copies, setting);
-    let signals = side.block_on(async { leave::Signals::new() })?;
     let edge = data.spawn(listen(edge, plan.listen, ends.edge));
     if let Some(listener) = plan.metrics {
         let mut page = Service::new("metrics".to_owned(), MetricsPage(Arc::clone(state)));

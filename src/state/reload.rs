@@ -36,7 +36,6 @@ pub enum Outcome {
 }
 
 /// A configuration file that is looked after.
-#[derive(Debug)]
 pub struct Watched {
     file: PathBuf,
     /// What the last look found; `None`: it could not be read.
@@ -45,11 +44,21 @@ pub struct Watched {
     stamp: u64,
 }
 
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
 impl Watched {
-    /// A file whose content is in force.
-    pub fn new(file: PathBuf) -> Self {
-        let seen = read(&file).ok();
-        Self { file, seen, stamp: 0 }
+    /// A file whose content, `seen`, is in force, with accounts that were read after `stamp` was taken.
+    pub fn new(file: PathBuf, seen: Vec<u8>, stamp: u64) -> Self {
+        Self { file, seen: Some(seen), stamp }
+    }
+
+    /// Where it is.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Looks at the file and puts it in force when it changed.
@@ -158,8 +167,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Watches `file` for the life of `state`, on a thread of its own. What is sent to it asks for a look.
-pub fn watch(file: PathBuf, state: &Arc<State>) -> Sender<()> {
-    let watched = Watched::new(file);
+pub fn watch(watched: Watched, state: &Arc<State>) -> Sender<()> {
     let state = Arc::downgrade(state);
     let (sender, events) = channel();
     let sent = sender.clone();
@@ -267,7 +275,7 @@ mod tests {
         let file = folder.path().join("config.yaml");
         std::fs::write(&file, GOOD).unwrap();
         let state = state(GOOD);
-        let mut watched = Watched::new(file.clone());
+        let mut watched = Watched::new(file.clone(), std::fs::read(&file).unwrap(), 0);
         assert_eq!(watched.look(&state), Outcome::Same);
         for (bad, says) in [
             (&b""[..], "empty"),
@@ -298,7 +306,7 @@ mod tests {
         let file = folder.path().join("config.yaml");
         std::fs::write(&file, GOOD).unwrap();
         let state = state(GOOD);
-        let mut watched = Watched::new(file.clone());
+        let mut watched = Watched::new(file.clone(), std::fs::read(&file).unwrap(), 0);
         std::fs::write(&file, format!("{GOOD}port: 99\nrequest-retry: 7\n")).unwrap();
         let Outcome::Applied(changed) = watched.look(&state) else { panic!("it was not taken") };
         assert_eq!(changed, ["port", "request-retry"]);
