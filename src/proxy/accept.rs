@@ -3,10 +3,10 @@
 //! Enters: a connection. Leaves: the same connection, where it can carry another request. May go wrong: the
 //! header is no HTTP (400, the connection ends), the client leaves (nothing is sent), a handler panics (500).
 
+use super::Edge;
 use super::client::Client;
-use super::error::ProxyError;
+use super::error::{ProxyError, answer_error};
 use super::record::Record;
-use super::{Edge, retry};
 use async_trait::async_trait;
 use futures::FutureExt;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -93,7 +93,7 @@ impl Edge {
             let told = ProxyError::internal(500, "the proxy failed; the log has the request id");
             tracing::error!(request_id = %record.facts.request_id, "{error}");
             let protocol = wire::Protocol::OpenaiChat;
-            retry::answer_error(&mut Client::Http(session), protocol, &told, record).await?;
+            answer_error(&mut Client::Http(session), protocol, &told, record).await?;
         } else if record.facts.status == 0 || record.facts.status == 200 {
             // The client left: nginx's number for it.
             record.facts.status = 499;

@@ -4,7 +4,11 @@
 //! client's format, with status and `Retry-After`. The public message and what the log says are different
 //! fields. May go wrong: the client has left.
 
+use super::client::Client;
+use super::record::Record;
+use super::respond;
 use bytes::Bytes;
+use pingora::Result;
 use wire::Protocol;
 use wire::error::{Failure, WireError};
 
@@ -120,4 +124,29 @@ impl From<WireError> for ProxyError {
         }
         answer
     }
+}
+
+/// Answers with an error.
+pub(super) async fn answer_error(
+    client: &mut Client<'_>,
+    protocol: Protocol,
+    error: &ProxyError,
+    record: &mut Record,
+) -> Result<()> {
+    record.facts.status = error.failure.status;
+    record.facts.error.clone_from(&error.failure.message);
+    if error.close {
+        client.close();
+    }
+    if let Some(partial) = &error.partial {
+        record.facts.status = 200;
+        let http11 = client.is_http11();
+        client.start(respond::stream_header(&record.facts.request_id, partial.array, http11)?).await?;
+        return client.finish(partial.bytes.clone()).await;
+    }
+    let mut header = respond::json_header(error.failure.status, &record.facts.request_id)?;
+    if let Some(seconds) = error.failure.retry_after {
+        header.insert_header(http::header::RETRY_AFTER, seconds)?;
+    }
+    client.respond(header, error.body(protocol)).await
 }

@@ -5,10 +5,10 @@
 
 use super::client::Client;
 use super::endpoint::Call;
-use super::error::ProxyError;
+use super::error::{ProxyError, answer_error};
 use super::parse::{BodyLimits, Parsed, parse};
 use super::record::Record;
-use super::retry::{Exchange, Question, answer_error};
+use super::retry::{Exchange, Question};
 use super::route::route;
 use super::select::Preference;
 use crate::state::{Snapshot, State, seconds};

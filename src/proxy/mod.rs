@@ -14,9 +14,9 @@
 //! | 6 reply | `reply.rs` | upstream bytes → client bytes |
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
-//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `fallback.rs`
-//! says for which model; `login.rs`
-//! renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `attempt.rs`
+//! runs 5 and 6 with one credential, `fallback.rs` says for which model; `login.rs` renews a refused token
+//! before 5. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
@@ -28,6 +28,7 @@
 mod accept;
 mod accounts;
 mod admit;
+mod attempt;
 pub mod client;
 mod count;
 pub mod endpoint;
@@ -95,7 +96,7 @@ impl Edge {
             Err(error) => {
                 let protocol = endpoint.protocol();
                 record.facts.client = protocol.name();
-                return retry::answer_error(&mut Client::Http(session), protocol, &error, record).await;
+                return error::answer_error(&mut Client::Http(session), protocol, &error, record).await;
             }
         }
         match endpoint {

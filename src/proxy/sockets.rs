@@ -6,11 +6,10 @@
 
 use super::client::Client;
 use super::endpoint::Call;
-use super::error::ProxyError;
+use super::error::{ProxyError, answer_error};
 use super::exchange::answer;
 use super::parse::of_body;
 use super::record::Record;
-use super::retry::answer_error;
 use super::websocket::{Socket, handshake_key};
 use crate::state::{Snapshot, State};
 use http::HeaderMap;
