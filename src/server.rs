@@ -6,6 +6,7 @@
 //! before anything is served.
 
 use crate::demo::Demo;
+use crate::manage::Sidecar;
 use crate::proxy::Edge;
 use crate::state::State;
 use crate::state::renew::Renewer;
@@ -151,6 +152,9 @@ pub fn run(
     let mut renewer = background_service("renewals", Renewer(Arc::clone(state)));
     renewer.threads = Some(1);
     server.add_service(renewer);
+    let mut sidecar = background_service("management", Sidecar::new(Arc::clone(state), version));
+    sidecar.threads = Some(1);
+    server.add_service(sidecar);
     if let Some(demo) = demo {
         let mut demo = background_service("demo", demo);
         demo.threads = Some(1);

@@ -20,6 +20,8 @@ struct Loaded {
     accounts: Accounts,
     origin: String,
     demo: Option<(Demo, String)>,
+    /// Its text, where it is in no file.
+    text: String,
     /// Where it came from, to look for changes.
     file: Option<PathBuf>,
 }
@@ -86,7 +88,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
         let (config, accounts) = read(&file)?;
-        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file) });
+        return Ok(Loaded { config, accounts, origin, demo: None, text: String::new(), file: Some(file) });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -101,6 +103,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
             accounts: Accounts::default(),
             origin: "built in".to_owned(),
             demo: Some((demo, key)),
+            text,
             file: None,
         }),
         Err(broken) => {
@@ -111,7 +114,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
-    let Loaded { config, accounts, origin, demo, file } = loaded;
+    let Loaded { config, accounts, origin, demo, text: built_in, file } = loaded;
     let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
@@ -145,6 +148,7 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
     });
     say(&text);
     let state = Arc::new(state);
+    state.config_file.is(file.clone(), &built_in);
     if let Some(file) = file {
         reload::watch(file, &state);
     }

@@ -32,7 +32,8 @@ pub fn document(text: &str) -> Result<serde_json::Value, EditError> {
 pub fn rewrite(text: &str, path: &[&str], value: Option<&serde_json::Value>) -> Result<String, EditError> {
     let old = parsed(text)?;
     let mut new = old.clone();
-    let value = value.map(serde_yaml::to_value).transpose().map_err(|e| EditError::Unreadable(e.to_string()))?;
+    let value =
+        value.map(serde_yaml::to_value).transpose().map_err(|e| EditError::Unreadable(e.to_string()))?;
     place(&mut new, path, value);
     if new == old {
         return Ok(text.to_owned());
@@ -216,7 +217,12 @@ mod tests {
         for (path, value, was, is) in [
             (&["debug"][..], json!(true), "debug: false   # off", "debug: true   # off"),
             (&["port"], json!(99), "port: 8317 # where", "port: 99 # where"),
-            (&["quota-exceeded", "switch-project"], json!(true), "{switch-project: false,", "{switch-project: true,"),
+            (
+                &["quota-exceeded", "switch-project"],
+                json!(true),
+                "{switch-project: false,",
+                "{switch-project: true,",
+            ),
         ] {
             assert_eq!(set(FILE, path, value), FILE.replace(was, is));
         }
@@ -226,7 +232,10 @@ mod tests {
     #[test]
     fn p50_lists_keep_the_comments_of_what_stays() {
         let added = set(FILE, &["api-keys"], json!(["one", "two", "three"]));
-        assert!(added.contains("  - two\n  - three\n") || added.contains("  - two\n  - \"three\"\n"), "{added}");
+        assert!(
+            added.contains("  - two\n  - three\n") || added.contains("  - two\n  - \"three\"\n"),
+            "{added}"
+        );
         let gone = set(FILE, &["api-keys"], json!(["two"]));
         assert!(gone.contains("  - two\n") && gone.contains("# bob") && !gone.contains("\"one\""), "{gone}");
         let mut entries = document(FILE).unwrap()["claude-api-key"].clone();
@@ -258,7 +267,10 @@ mod tests {
     fn line_ends_and_byte_order_marks_stay() {
         let text = format!("\u{feff}{}", FILE.replace('\n', "\r\n"));
         let changed = set(&text, &["debug"], json!(true));
-        assert!(changed.starts_with('\u{feff}') && changed.contains("debug: true   # off\r\n"), "{changed:?}");
+        assert!(
+            changed.starts_with('\u{feff}') && changed.contains("debug: true   # off\r\n"),
+            "{changed:?}"
+        );
     }
 
     #[test]

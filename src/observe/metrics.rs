@@ -3,6 +3,7 @@
 //! Enters: one call per fact. Leaves: the text format on a listener of its own. Labels are bounded: model
 //! names are those of the configuration, never those of a request.
 
+use super::providers::Providers;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -27,6 +28,8 @@ pub struct Metrics {
     thinking_mismatch: IntCounterVec,
     fallbacks: IntCounterVec,
     empty: IntCounterVec,
+    /// The same facts by provider, for people.
+    pub providers: Providers,
     /// Looks at the configuration file that found a change.
     pub reloads: IntCounterVec,
     /// Requests that are being served.
@@ -62,6 +65,7 @@ impl Metrics {
         let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
         let in_flight = registered(&registry, in_flight)?;
         Ok(Self {
+            providers: Providers::default(),
             reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
                 "requests_total",
@@ -150,11 +154,13 @@ impl Metrics {
     /// An answer had no content.
     pub fn empty(&self, provider: &str, model: &str) {
         self.empty.with_label_values(&[provider, model]).inc();
+        self.providers.empty(provider);
     }
 
     /// Thinking is not what was asked for.
     pub fn thinking_mismatch(&self, provider: &str, model: &str, kind: &str) {
         self.thinking_mismatch.with_label_values(&[provider, model, kind]).inc();
+        self.providers.thinking_mismatch(provider);
     }
 
     /// An answer reported its tokens.

@@ -6,4 +6,5 @@
 pub mod log;
 mod log_file;
 pub mod metrics;
+pub mod providers;
 pub mod request;

@@ -7,6 +7,7 @@ use super::error::ProxyError;
 use super::fallback::Course;
 use super::forward::{Missed, Opened, forward};
 use super::login;
+use super::record::status_of;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::retry::{Exchange, Question};
 use super::translate::Prepared;
@@ -257,6 +258,7 @@ impl Exchange<'_, '_> {
         let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
         let class = verdict.class.name();
         self.state.metrics.attempt(&provider, &model, class);
+        self.state.metrics.providers.attempt(&provider, &model, status_of(outcome));
         if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);
         }

@@ -18,7 +18,8 @@
 //! runs 5 and 6 with one credential, `fallback.rs` says for which model; `login.rs` renews a refused token
 //! before 5. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
-//! accounts and not to models. `models.rs` and `health.rs` are answered here.
+//! accounts and not to models. `models.rs` and `health.rs` are answered here; `aside.rs` hands to the
+//! management sidecar what it answers.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
 //! phases are not used: a body that was read before the upstream is known cannot be replayed by their loop,
@@ -28,6 +29,7 @@
 mod accept;
 mod accounts;
 mod admit;
+mod aside;
 mod attempt;
 pub mod client;
 mod count;
@@ -104,6 +106,7 @@ impl Edge {
             Endpoint::Files(call) => {
                 Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await
             }
+            Endpoint::Aside => Box::pin(aside::serve(&self.state, session, record)).await,
             Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }

@@ -5,13 +5,16 @@
 
 use crate::observe::log;
 use crate::observe::metrics::Labels;
+use crate::observe::providers::Finished;
 use crate::observe::request::Facts;
 use crate::state::State;
 use pool::{Outcome, Verdict};
 use std::time::Instant;
 use tracing::Level;
+use wire::Protocol;
 use wire::ir::{Losses, Usage};
 use wire::json;
+use wire::target::Operation;
 
 /// What is noted of a request while it is served.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) struct Record {
     /// Whether it is worth a line: probes of load balancers are not.
     quiet: bool,
     counted: bool,
+    /// Provider of the last attempt that failed.
+    failed: String,
 }
 
 impl Default for Record {
@@ -38,6 +43,7 @@ impl Default for Record {
             first_byte: None,
             quiet: false,
             counted: false,
+            failed: String::new(),
         }
     }
 }
@@ -48,6 +54,14 @@ impl Record {
         if !self.counted {
             self.counted = true;
             state.metrics.in_flight.inc();
+        }
+    }
+
+    /// It is none of the requests that the proxy is for.
+    pub(super) fn stand_aside(&mut self, state: &State) {
+        self.quiet = true;
+        if std::mem::take(&mut self.counted) {
+            state.metrics.in_flight.dec();
         }
     }
 
@@ -78,7 +92,7 @@ impl Record {
     }
 
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
-    pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+    pub(super) fn attempt_failed(&mut self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
         let mut line = b"upstream attempt failed ".to_vec();
         json::object(&mut line, |o| {
             o.str("request_id", &self.facts.request_id);
@@ -96,6 +110,7 @@ impl Record {
             }
         });
         log::access(Level::WARN, &line);
+        self.failed.clone_from(&self.facts.provider);
     }
 
     /// The request is over.
@@ -118,6 +133,16 @@ impl Record {
         state.metrics.request(labels, facts.status, elapsed.as_secs_f64(), first.map(|f| f.as_secs_f64()));
         if !facts.provider.is_empty() {
             state.metrics.tokens(&provider, &model, &facts.usage);
+            state.metrics.providers.finished(&Finished {
+                provider: &provider,
+                endpoint: endpoint(facts.client, facts.operation),
+                status: facts.status,
+                latency_ms: facts.latency_ms,
+                first_ms: facts.first_event_ms,
+                usage: &facts.usage,
+                counts_tokens: facts.operation == Operation::Generate.name(),
+                failed_before: Some(self.failed.as_str()).filter(|provider| !provider.is_empty()),
+            });
         }
         let line = facts.line();
         let level = match facts.status {
@@ -126,5 +151,41 @@ impl Record {
             _ => Level::INFO,
         };
         log::access(level, &line);
+    }
+}
+
+/// The route of a format and an operation, without the model that Gemini's routes name.
+fn endpoint(client: &str, operation: &str) -> &'static str {
+    let is = |wanted: Operation| operation == wanted.name();
+    let of = |wanted: Protocol| client == wanted.name();
+    match () {
+        () if of(Protocol::Claude) && is(Operation::CountTokens) => "/v1/messages/count_tokens",
+        () if of(Protocol::Claude) => "/v1/messages",
+        () if of(Protocol::Gemini) => "/v1beta/models",
+        () if is(Operation::Compact) => "/v1/responses/compact",
+        () if of(Protocol::OpenaiResponses) => "/v1/responses",
+        () if is(Operation::Generate) => "/v1/chat/completions",
+        () if is(Operation::Completion) => "/v1/completions",
+        () if is(Operation::ImageGeneration) => "/v1/images/generations",
+        () if is(Operation::ImageEdit) => "/v1/images/edits",
+        () if is(Operation::Embeddings) => "/v1/embeddings",
+        () if is(Operation::Transcription) => "/v1/audio/transcriptions",
+        () if is(Operation::Translation) => "/v1/audio/translations",
+        () if is(Operation::Speech) => "/v1/audio/speech",
+        () if is(Operation::Moderation) => "/v1/moderations",
+        () if is(Operation::Rerank) => "/v1/rerank",
+        () => "other",
+    }
+}
+
+/// The status that stands for an end in counts: what the upstream said, or what its silence is worth.
+pub(super) fn status_of(outcome: &Outcome<'_>) -> u16 {
+    match outcome {
+        Outcome::Success => 200,
+        Outcome::Status { status, .. } => *status,
+        Outcome::ClientGone => 499,
+        Outcome::Timeout(_) => 504,
+        Outcome::RefreshFailed { .. } => 401,
+        _ => 502,
     }
 }

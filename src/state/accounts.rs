@@ -72,7 +72,7 @@ pub fn stamp(folder: &Path) -> u64 {
 }
 
 /// The bytes of a regular file within the folder.
-fn read(folder: &Path, file: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(folder: &Path, file: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     // Mounted secrets are links within their folder; a link out of it might lead to anything.
     let target = file.canonicalize().map_err(failed)?;

@@ -3,27 +3,32 @@
 //! Enters: a configuration, at start and at each reload. Leaves: [`Snapshot`], loaded once per request, so
 //! that a request sees one configuration; the pool; connections; metrics. May go wrong: nothing at run time.
 
+pub mod account_files;
 pub mod accounts;
 pub mod atomic;
+pub mod config_file;
 pub mod files;
 pub mod keys;
 pub mod lanes;
 pub mod query;
 pub mod reload;
 pub mod renew;
+pub mod sidecar;
 
 use crate::observe::metrics::Metrics;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
+use config_file::ConfigFile;
 use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Loaded, Now, Pool};
+use pool::{Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use sidecar::Sidecar;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,8 +50,16 @@ pub struct State {
     pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// Where requests for the management sidecar go.
+    pub sidecar: Sidecar,
+    /// The text of the configuration.
+    pub config_file: ConfigFile,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
+    /// Models that several providers serve.
+    shared: Mutex<Vec<SharedModel>>,
+    /// Held while an account file is changed.
+    account_files: Mutex<()>,
     renewals: Renewals,
     started: Instant,
     draining: AtomicBool,
@@ -89,6 +102,22 @@ pub fn seconds(value: u32) -> Duration {
     Duration::from_secs(if value == 0 { 365 * 24 * 3600 } else { u64::from(value) })
 }
 
+/// One line about names that mean models of several providers.
+fn collisions(shared: &[SharedModel]) -> String {
+    const SHOWN: usize = 10;
+    let one = |shared: &SharedModel| {
+        let providers: Vec<&str> = shared.providers.iter().map(AsRef::as_ref).collect();
+        format!("{} ({})", shared.model, providers.join(", "))
+    };
+    let shown: Vec<String> = shared.iter().take(SHOWN).map(one).collect();
+    let more = shared.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "models that several providers serve, the highest priority first, then in turn: {}{rest}",
+        shown.join(", ")
+    )
+}
+
 impl State {
     /// State with a configuration and accounts in force, and what the pool makes of them.
     pub fn new(config: Config, accounts: Accounts) -> Result<(Self, Loaded), prometheus::Error> {
@@ -99,7 +128,11 @@ impl State {
             lanes: Lanes::default(),
             files: Files::default(),
             metrics: Metrics::new()?,
+            sidecar: Sidecar::default(),
+            config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),
+            shared: Mutex::default(),
+            account_files: Mutex::default(),
             renewals: Renewals::default(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
@@ -114,7 +147,16 @@ impl State {
         *self.accounts.lock() = accounts;
         let loaded = self.pool.update(settings, specs);
         self.snapshot.store(Arc::new(Snapshot::new(config)));
+        let before = std::mem::replace(&mut *self.shared.lock(), loaded.shared.clone());
+        if before != loaded.shared && !loaded.shared.is_empty() {
+            tracing::info!("{}", collisions(&loaded.shared));
+        }
         loaded
+    }
+
+    /// Models that several providers serve.
+    pub fn shared_models(&self) -> Vec<SharedModel> {
+        self.shared.lock().clone()
     }
 
     /// The accounts as they were last read.

@@ -116,6 +116,15 @@ impl Watched {
     }
 }
 
+/// The accounts that a configuration means: those that are known, unless it names another folder.
+pub(super) fn accounts_for(config: &Config, state: &State) -> Accounts {
+    let folder = &config.auth.auth_dir;
+    if *folder == state.snapshot.load().config.auth.auth_dir {
+        return state.accounts();
+    }
+    accounts::scan(&accounts::folder(folder))
+}
+
 /// How to log; files lie beside the configuration file unless it says where.
 pub fn logging(config: &Config, file: Option<&Path>) -> log::Settings {
     let logging = &config.logging;
@@ -134,7 +143,7 @@ fn changed(before: &Accounts, now: &Accounts) -> Vec<String> {
 }
 
 /// Applies a configuration and tells the settings that changed.
-fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String> {
+pub(super) fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String> {
     let found = config::diff(&state.snapshot.load().config, &config);
     for path in found.needing_restart() {
         tracing::warn!("{path} changed: it counts after a restart");
@@ -148,7 +157,7 @@ fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String
 }
 
 /// Reads a regular file of at most [`config::MAX_BYTES`].
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("{}: cannot be read: {error}", file.display());
     // Asked before it is opened: opening a pipe would wait for its writer.
     if !std::fs::metadata(file).map_err(failed)?.is_file() {
@@ -234,7 +243,7 @@ fn follow_accounts(watcher: &mut RecommendedWatcher, state: &State, at: &mut Opt
     }
 }
 
-fn words(changed: &[String]) -> String {
+pub(super) fn words(changed: &[String]) -> String {
     if changed.is_empty() { "nothing changed".to_owned() } else { changed.join(", ") }
 }
 

@@ -15,6 +15,23 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Most bytes of an answer.
 const MOST: usize = 1 << 20;
 
+/// Sends a `GET` with a token and reads the answer. `target` is a path with its query.
+pub async fn get(connector: &Connector, lane: &Lane, target: &str, token: &str) -> Result<(u16, Vec<u8>)> {
+    let target = match lane.forward() {
+        Some(_) => format!("http://{}{target}", lane.authority()),
+        None => target.to_owned(),
+    };
+    let mut header = RequestHeader::build("GET", target.as_bytes(), Some(8))?;
+    header.insert_header("host", lane.authority())?;
+    header.insert_header("authorization", format!("Bearer {token}"))?;
+    header.insert_header("accept", "application/json")?;
+    header.insert_header("accept-encoding", "identity")?;
+    header.insert_header("user-agent", "cliproxy")?;
+    tokio::time::timeout(WITHIN, exchange(connector, lane, header, Bytes::new())).await.unwrap_or_else(|_| {
+        Error::e_explain(ErrorType::ReadTimedout, format!("no answer within {} seconds", WITHIN.as_secs()))
+    })
+}
+
 /// Sends a `POST` and reads the answer.
 pub async fn post(
     connector: &Connector,
@@ -48,7 +65,9 @@ async fn exchange(
     // A connection of its own: a pooled one may be dead, and sending a refresh token twice ends some logins.
     let (mut session, _) = Box::pin(connector.get_http_session(&lane.fresh())).await?;
     session.write_request_header(Box::new(header)).await?;
-    session.write_request_body(body, true).await?;
+    if !body.is_empty() {
+        session.write_request_body(body, true).await?;
+    }
     session.finish_request_body().await?;
     session.read_response_header().await?;
     let status = session.response_header().map_or(0, |head| head.status.as_u16());

@@ -1,0 +1,145 @@
+//! Providers: what they did, and what they can.
+//!
+//! Enters: counts of the traffic, the pool, the configuration. Leaves: `GET /v1/metrics/providers`, which
+//! needs no secret and holds none (no file names, no addresses of people), and `providers` of the
+//! configuration. Every configured provider is there before it was asked anything. Nothing may go wrong.
+
+use super::answer::Json;
+use super::lists::Parameters;
+use super::{App, Manage};
+use axum::extract::{Query, State};
+use pool::{CredentialSpec, Status};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Window where the request names none, in seconds.
+const WINDOW: u64 = 600;
+
+/// What clients every provider serves: all formats are translated into all others, and these are the tools
+/// that speak one of them.
+const CLIENTS: [&str; 7] = [
+    "openai-chat",
+    "openai-responses",
+    "claude-messages",
+    "gemini",
+    "claude-code",
+    "codex-cli",
+    "gemini-cli",
+];
+
+/// Members of the answer that no provider's name replaces.
+const RESERVED: [&str; 5] = ["object", "updated_at", "window_seconds", "providers", "data"];
+
+/// What is known of the credentials of a provider.
+#[derive(Debug, Default)]
+struct Group {
+    total: u64,
+    ready: u64,
+    cooling: u64,
+    models: BTreeSet<String>,
+}
+
+/// `GET /v1/metrics/providers`.
+pub(super) async fn metrics(State(app): State<App>, Query(query): Query<Parameters>) -> Json {
+    let asked = query.get("window").and_then(|text| text.trim_end_matches('s').parse().ok());
+    let seconds = asked.unwrap_or(WINDOW).clamp(60, 3600_u64);
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let mut providers = Map::new();
+    let mut data = Vec::new();
+    for (name, group) in groups(&app) {
+        let mut shown = app.state.metrics.providers.shown(&name, Duration::from_secs(seconds));
+        data.push(json!({
+            "provider": name,
+            "error_rate": shown.get("error_rate"),
+            "requests": shown.get("requests"),
+            "last_seen": shown.get("last_seen"),
+        }));
+        for (key, value) in [
+            ("provider", json!(name)),
+            ("provider_key", json!(key(&app, &name))),
+            ("auth_total", json!(group.total)),
+            ("auth_ready", json!(group.ready)),
+            ("auth_cooling", json!(group.cooling)),
+            ("models", json!(group.models.len())),
+        ] {
+            shown.insert(key.to_owned(), value);
+        }
+        providers.insert(name, shown.into());
+    }
+    let mut body = Map::new();
+    for (name, shown) in &providers {
+        if !RESERVED.contains(&name.as_str()) {
+            body.insert(name.clone(), shown.clone());
+        }
+    }
+    for (key, value) in [
+        ("object", json!("provider.metrics")),
+        ("updated_at", json!(now)),
+        ("window_seconds", json!(seconds)),
+        ("providers", providers.into()),
+        ("data", data.into()),
+    ] {
+        body.insert(key.to_owned(), value);
+    }
+    Json(body.into())
+}
+
+/// The credentials and models that are in force, by provider.
+fn groups(app: &Manage) -> BTreeMap<String, Group> {
+    let now = app.state.now();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for status in app.state.pool.credentials(now) {
+        let group = groups.entry(status.provider.to_string()).or_default();
+        group.total += 1;
+        let cooling = rests(&status);
+        group.cooling += u64::from(cooling);
+        group.ready += u64::from(!cooling && !status.disabled);
+    }
+    for listed in app.state.pool.models(now) {
+        groups.entry(listed.provider.to_string()).or_default().models.insert(listed.id.to_string());
+    }
+    groups
+}
+
+/// Whether a credential rests as a whole.
+pub(super) fn rests(status: &Status) -> bool {
+    status.cooling.iter().any(|(model, _)| model.is_none())
+}
+
+/// The list and the name of a provider: `openai-compatibility:iflow`.
+pub(super) fn key(app: &Manage, provider: &str) -> String {
+    let snapshot = app.state.snapshot.load();
+    let blocks = &snapshot.config.providers.openai_compatibility;
+    let named = blocks.iter().any(|block| block.name == provider);
+    if named { format!("openai-compatibility:{provider}") } else { provider.to_owned() }
+}
+
+/// `providers` of `GET config`.
+pub(super) fn abilities(app: &Manage) -> Value {
+    let snapshot = app.state.snapshot.load_full();
+    let specs = pool::from_config(&snapshot.config, &app.state.accounts().good).1;
+    let mut by_name: BTreeMap<&str, Vec<&CredentialSpec>> = BTreeMap::new();
+    for spec in &specs {
+        by_name.entry(&spec.provider).or_default().push(spec);
+    }
+    let groups = groups(app);
+    let provider = |(name, specs): (&str, Vec<&CredentialSpec>)| {
+        let known = groups.get(name);
+        let texts = |of: fn(&CredentialSpec) -> &str| -> BTreeSet<&str> {
+            specs.iter().map(|spec| of(spec)).filter(|text| !text.is_empty()).collect()
+        };
+        json!({
+            "name": name,
+            "kind": specs.first().map(|spec| format!("{:?}", spec.kind).to_ascii_lowercase()),
+            "enabled": specs.iter().any(|spec| !spec.disabled),
+            "auth_count": specs.len(),
+            "auth_ready": known.map_or(0, |group| group.ready),
+            "models": known.map_or(0, |group| group.models.len()),
+            "prefixes": texts(|spec| spec.prefix.as_deref().unwrap_or_default()),
+            "base_urls": texts(|spec| &spec.base_url),
+            "supported_clients": CLIENTS,
+        })
+    };
+    by_name.into_iter().map(provider).collect()
+}
