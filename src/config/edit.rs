@@ -208,8 +208,8 @@ mod tests {
         claude-api-key:\n  # first\n  - api-key: a # the key\n    # its prefix\n    prefix: p\n  - api-key: b\n    models:\n      - name: m # model\n        alias: n\n\
         # the end\n";
 
-    fn set(text: &str, path: &[&str], value: serde_json::Value) -> String {
-        rewrite(text, path, Some(&value)).unwrap()
+    fn set(text: &str, path: &[&str], value: impl Into<serde_json::Value>) -> String {
+        rewrite(text, path, Some(&value.into())).unwrap()
     }
 
     #[test]

@@ -350,10 +350,10 @@ async fn refresh(State(app): State<App>, body: Bytes) -> Result<Json, Refusal> {
     if !pool::renewal::renewable(account) {
         return Err(Refusal::bad("this account has nothing that renews its token"));
     }
-    let stale = SecretString::from(account.secret.expose_secret());
+    let old = SecretString::from(account.secret.expose_secret());
     let failed =
         |error: crate::state::renew::NotRenewed| Refusal::new(StatusCode::BAD_GATEWAY, error.to_string());
-    app.state.renew(&name, &stale).await.map_err(failed)?;
+    app.state.renew(&name, &old).await.map_err(failed)?;
     Ok(Json(json!({ "status": "ok", "name": name })))
 }
 

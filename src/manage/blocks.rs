@@ -92,7 +92,9 @@ impl Entries {
         let name =
             if self.key == COMPAT { member(entry, "name").to_owned() } else { provider(self.key).to_owned() };
         if let Some(keys) = entry.get_mut("api-key-entries").and_then(Value::as_array_mut) {
-            keys.iter_mut().for_each(|key| take_index(key, &name, specs));
+            for key in keys {
+                take_index(key, &name, specs);
+            }
         } else {
             take_index(entry, &name, specs);
         }

@@ -44,7 +44,7 @@ pub struct Finished<'f> {
     pub failed_before: Option<&'f str>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Provider {
     total: Count,
     models: BTreeMap<String, Count>,
@@ -83,24 +83,6 @@ struct Histogram {
 impl Default for Providers {
     fn default() -> Self {
         Self { started: Instant::now(), known: RwLock::default() }
-    }
-}
-
-impl Default for Provider {
-    fn default() -> Self {
-        Self {
-            total: Count::default(),
-            models: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
-            latency: Histogram::default(),
-            first: Histogram::default(),
-            usage: Usage::default(),
-            last_seen: None,
-            usage_missing: 0,
-            empty: 0,
-            thinking_mismatch: 0,
-            failover: 0,
-        }
     }
 }
 
