@@ -10,12 +10,12 @@ use super::answer::Refusal;
 use super::lockout::Lockout;
 use super::secret::{Look, Secrets, matches};
 use super::{App, Manage, beside, mark};
-use crate::state::keys::Admission;
+use crate::state::keys::{Admission, ClientKeys};
 use crate::state::sidecar::Peer;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
@@ -80,7 +80,7 @@ async fn check(app: &Manage, peer: Peer, headers: &HeaderMap) -> Result<(), Refu
         Look::Right => true,
         Look::Wrong => false,
         // Operators mix them up. That is no attack, and needs no hash.
-        Look::Ask(_) if is_client_key(&snapshot.keys, headers) => false,
+        Look::Ask(_) if is_client_key(&snapshot.keys, shown) => false,
         Look::Ask(hash) => {
             let Ok(_one) = gate.hashing.acquire().await else {
                 return Err(unauthorized("invalid management key"));
@@ -99,7 +99,7 @@ async fn check(app: &Manage, peer: Peer, headers: &HeaderMap) -> Result<(), Refu
         gate.lockout.lock().succeeded(peer.0);
         return Ok(());
     }
-    if !is_client_key(&snapshot.keys, headers) {
+    if !is_client_key(&snapshot.keys, shown) {
         gate.lockout.lock().failed(peer.0, app.state.uptime().as_secs());
         tracing::warn!(client_ip = ?peer.0, "wrong management key");
     }
@@ -118,6 +118,7 @@ fn shown(headers: &HeaderMap) -> Option<&str> {
     let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let bearer = value("authorization").map(|value| match value.split_once(' ') {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
+        None if value.eq_ignore_ascii_case("bearer") => "",
         _ => value,
     });
     [bearer, value("x-management-key"), value("x-management-secret")]
@@ -126,8 +127,11 @@ fn shown(headers: &HeaderMap) -> Option<&str> {
         .find(|key| !key.is_empty())
 }
 
-fn is_client_key(keys: &crate::state::keys::ClientKeys, headers: &HeaderMap) -> bool {
-    matches!(keys.admit(headers, None), Admission::Key(_))
+/// Whether a client key was shown in place of the secret, in whatever header.
+fn is_client_key(keys: &ClientKeys, shown: &str) -> bool {
+    let Ok(value) = HeaderValue::from_str(shown) else { return false };
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), value)]);
+    matches!(keys.admit(&headers, None), Admission::Key(_))
 }
 
 /// Whether a browser says that a page of another place asks: then a name of somebody else leads here.
@@ -141,12 +145,10 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
-
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
     }
 

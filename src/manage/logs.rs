@@ -74,7 +74,8 @@ fn folder(state: &Shared) -> Result<PathBuf, Refusal> {
 
 /// Log files, the oldest first.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let is_older = |name: &str| name.strip_prefix("main-").and_then(|name| name.strip_suffix(".log")).is_some();
+    let is_older =
+        |name: &str| name.strip_prefix("main-").and_then(|name| name.strip_suffix(".log")).is_some();
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> = entries
         .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_older))
@@ -242,7 +243,8 @@ async fn follow(State(app): State<App>) -> Result<Response, Refusal> {
             });
             let page = page.await.ok()?;
             if !page.lines.is_empty() {
-                let text = page.lines.iter().fold(String::new(), |text, line| text + "data: " + line + "\n\n");
+                let text =
+                    page.lines.iter().fold(String::new(), |text, line| text + "data: " + line + "\n\n");
                 return Some((Ok::<_, std::convert::Infallible>(text), (folder, page.next, 0)));
             }
             quiet += 1;

@@ -7,6 +7,7 @@
 use super::answer::Refusal;
 use config::{ProxySetting, Secret};
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// Members whose text is a secret.
 const SECRET: [&str; 9] = [
@@ -122,8 +123,14 @@ fn restore_as(
             }
         }
         Value::Array(items) => {
+            let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let places = places(before, sort);
             for (n, item) in items.iter_mut().enumerate() {
-                restore_as(item, old.and_then(|old| old.get(n)), sort, known)?;
+                let at = match places.get(&item.to_string()).map(Vec::as_slice) {
+                    Some([one]) => *one,
+                    _ => n,
+                };
+                restore_as(item, before.get(at), sort, known)?;
             }
         }
         Value::Object(members) => {
@@ -134,6 +141,17 @@ fn restore_as(
         _ => {}
     }
     Ok(())
+}
+
+/// Where elements stand, by what is shown of them: one that was only moved is found again.
+fn places(items: &[Value], sort: Sort) -> HashMap<String, Vec<usize>> {
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (n, item) in items.iter().enumerate() {
+        let mut shown = item.clone();
+        hide_as(&mut shown, sort);
+        places.entry(shown.to_string()).or_default().push(n);
+    }
+    places
 }
 
 #[cfg(test)]

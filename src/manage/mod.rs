@@ -33,6 +33,8 @@ mod quota;
 mod routing;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use crate::state::State;
 use crate::state::sidecar::{Answer, Hop};
@@ -165,17 +167,8 @@ async fn send(response: Response<Body>, answer: tokio::sync::oneshot::Sender<Ans
 
 /// All routes. Those outside [`ROOT`] need no secret.
 fn router(app: &App) -> Router {
-    let routes = settings::routes()
-        .into_iter()
-        .chain(lists::routes())
-        .chain(blocks::routes())
-        .chain(document::routes())
-        .chain(auth_files::routes())
-        .chain(routing::routes())
-        .chain(quota::routes())
-        .chain(logs::routes());
     let mut inner = Router::new();
-    for (path, methods) in routes {
+    for (path, methods) in all_routes() {
         inner = inner.route(&format!("{ROOT}/{path}"), methods);
     }
     inner
@@ -188,6 +181,19 @@ fn router(app: &App) -> Router {
 
 /// Routes of a file: paths below [`ROOT`].
 type Routes = Vec<(String, MethodRouter<App>)>;
+
+fn all_routes() -> Routes {
+    settings::routes()
+        .into_iter()
+        .chain(lists::routes())
+        .chain(blocks::routes())
+        .chain(document::routes())
+        .chain(auth_files::routes())
+        .chain(routing::routes())
+        .chain(quota::routes())
+        .chain(logs::routes())
+        .collect()
+}
 
 async fn nothing() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "there is no such management path")

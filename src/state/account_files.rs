@@ -52,8 +52,7 @@ impl State {
             }
             Content::Gone => std::fs::remove_file(&path)?,
         }
-        let config = self.snapshot.load().config.clone();
-        self.apply(config, accounts::scan(&folder));
+        self.apply_accounts(accounts::scan(&folder));
         tracing::info!(account = name, "account file changed by management");
         Ok(())
     }

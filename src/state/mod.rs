@@ -56,6 +56,8 @@ pub struct State {
     pub config_file: ConfigFile,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
+    /// Held while a configuration or accounts are put in force: nobody undoes what another did meanwhile.
+    applying: Mutex<()>,
     /// Models that several providers serve.
     shared: Mutex<Vec<SharedModel>>,
     /// Held while an account file is changed.
@@ -131,6 +133,7 @@ impl State {
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),
+            applying: Mutex::default(),
             shared: Mutex::default(),
             account_files: Mutex::default(),
             renewals: Renewals::default(),
@@ -143,6 +146,18 @@ impl State {
 
     /// Puts a configuration and accounts in force. Requests under way keep the configuration they began with.
     pub fn apply(&self, config: Config, accounts: Accounts) -> Loaded {
+        let _one_at_a_time = self.applying.lock();
+        self.exchange(config, accounts)
+    }
+
+    /// Puts accounts in force beside the configuration that is so by then.
+    pub fn apply_accounts(&self, accounts: Accounts) -> Loaded {
+        let _one_at_a_time = self.applying.lock();
+        let config = self.snapshot.load().config.clone();
+        self.exchange(config, accounts)
+    }
+
+    fn exchange(&self, config: Config, accounts: Accounts) -> Loaded {
         let (settings, specs) = pool::from_config(&config, &accounts.good);
         *self.accounts.lock() = accounts;
         let loaded = self.pool.update(settings, specs);

@@ -111,7 +111,7 @@ impl Watched {
             tracing::warn!("{}: {reason}", folder.join(file).display());
         }
         let changed = changed(&before, &now);
-        state.apply(snapshot.config.clone(), now);
+        state.apply_accounts(now);
         Some(changed)
     }
 }

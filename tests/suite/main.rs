@@ -14,6 +14,7 @@ mod data_path;
 mod faults;
 mod files;
 mod local_answers;
+mod management;
 mod media;
 mod reload;
 mod rules;
