@@ -25,6 +25,8 @@ pub struct ConfigFile {
 #[derive(Debug, Default)]
 struct Place {
     path: Option<PathBuf>,
+    /// What the file said after the last change: whoever looks at it later has seen nothing new.
+    disk: Option<String>,
     /// What is in force and not in the file.
     unsaved: Option<Unsaved>,
 }
@@ -79,12 +81,24 @@ impl ConfigFile {
     /// Says where the configuration in force came from: a file, or text that is in none.
     pub fn is(&self, path: Option<PathBuf>, text: &str) {
         let unsaved = path.is_none().then(|| Unsaved { over: String::new(), text: text.to_owned() });
-        *self.place.lock() = Place { path, unsaved };
+        *self.place.lock() = Place { path, disk: None, unsaved };
     }
 
     /// The file, if there is one.
     pub fn path(&self) -> Option<PathBuf> {
         self.place.lock().path.clone()
+    }
+
+    /// Whether the file says what the last change left there. What is in force may be more than that.
+    pub(super) fn is_ours(&self, bytes: &[u8]) -> bool {
+        self.place.lock().disk.as_ref().is_some_and(|disk| disk.as_bytes() == bytes)
+    }
+
+    /// Somebody else wrote the file, and that is in force now.
+    pub(super) fn is_theirs(&self) {
+        let mut place = self.place.lock();
+        place.disk = None;
+        place.unsaved = None;
     }
 
     /// The text in force. Reads the file.
@@ -119,11 +133,13 @@ impl Place {
         };
         match write(path, text) {
             Ok(()) => {
+                self.disk = Some(text.to_owned());
                 self.unsaved = None;
                 None
             }
             Err(error) => {
                 let over = self.unsaved.take().map_or_else(|| before.to_owned(), |unsaved| unsaved.over);
+                self.disk = Some(over.clone());
                 self.unsaved = Some(Unsaved { over, text: text.to_owned() });
                 Some(format!("{} cannot be written: {error}", path.display()))
             }
@@ -264,6 +280,13 @@ mod tests {
         let now = state.snapshot.load_full();
         assert_eq!((now.config.routing.request_retry, now.config.logging.debug), (7, true));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "api-keys: [k]\n");
+        // One who looked away during a change that was written has seen nothing new either.
+        let away = scratch.path().join("away.yaml");
+        std::fs::rename(&file, &away).unwrap();
+        let mut late = reload::Watched::new(file.clone());
+        std::fs::rename(&away, &file).unwrap();
+        assert_eq!(late.look(&state), reload::Outcome::Same);
+        assert!(state.snapshot.load().config.logging.debug);
         // Who replaces the file has the last word.
         std::fs::remove_file(&file).unwrap();
         std::fs::write(&file, "api-keys: [k, l]\n").unwrap();

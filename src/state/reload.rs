@@ -63,6 +63,10 @@ impl Watched {
         if self.seen.as_ref() == Some(&bytes) {
             return Outcome::Same;
         }
+        if state.config_file.is_ours(&bytes) {
+            self.seen = Some(bytes);
+            return Outcome::Same;
+        }
         let outcome = self.use_bytes(&bytes, state);
         self.seen = Some(bytes);
         outcome
@@ -91,6 +95,7 @@ impl Watched {
             tracing::warn!("{name}: {unserved}");
         }
         log::configure(&logging(&loaded.config, Some(&self.file)));
+        state.config_file.is_theirs();
         Outcome::Applied(put_in_force(loaded.config, found, state))
     }
 

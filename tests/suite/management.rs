@@ -296,10 +296,9 @@ fn p57_off_is_404_in_json_and_the_metrics_are_open() {
     }
     assert_eq!(send(&proxy, "GET", "/v1/metrics/providers", &[], "").head.status, 200);
     assert_eq!(send(&proxy, "POST", "/v1/metrics/providers", &[], "").head.status, 405);
-    let head = {
-        let mut client = proxy.connect();
-        client.send(b"HEAD /v1/metrics/providers HTTP/1.1\r\nhost: proxy\r\n\r\nGET /health HTTP/1.1\r\nhost: proxy\r\n\r\n");
-        (client.head().status, client.answer())
-    };
-    assert_eq!((head.0, head.1.head.status), (200, 200), "a head has no body, and the connection goes on");
+    let mut client = proxy.connect();
+    client.send(b"HEAD /v1/metrics/providers HTTP/1.1\r\nhost: proxy\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    client.get("/health", &[]);
+    assert_eq!(client.answer().head.status, 200, "a head has no body, and the connection goes on");
 }
