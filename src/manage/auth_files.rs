@@ -1,4 +1,4 @@
-//! Account files: list, download, upload, delete, switch on and off, change members, renew.
+//! Account files: list, download, upload, delete, switch on and off, change members.
 //!
 //! Enters: names, JSON, forms. Leaves: lists, files, the changed files in force at once. May go wrong: a name
 //! that is none (400), a file that is not there (404), content that is no account (400); of several files some
@@ -17,7 +17,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -29,7 +28,6 @@ pub(super) fn routes() -> Routes {
         ("auth-files/download", get(download)),
         ("auth-files/status", patch(status)),
         ("auth-files/fields", patch(fields)),
-        ("auth-files/refresh", post(refresh)),
         ("reset-quota", post(reset_quota)),
     ]
     .into_iter()
@@ -79,7 +77,7 @@ fn by_index<'f>(files: &'f [Value], index: &str) -> Option<&'f Value> {
 }
 
 /// The file that a body means by `name` or `auth_index`.
-fn meant(state: &Shared, body: &Value) -> Result<String, Refusal> {
+pub(super) fn meant(state: &Shared, body: &Value) -> Result<String, Refusal> {
     let name = text(body, "name");
     if !name.is_empty() {
         return in_folder(name, &state.accounts_folder()).map(str::to_owned);
@@ -94,7 +92,7 @@ fn meant(state: &Shared, body: &Value) -> Result<String, Refusal> {
     plain(text(found, "name")).map(str::to_owned)
 }
 
-fn no_file() -> Refusal {
+pub(super) fn no_file() -> Refusal {
     Refusal::missing("auth file not found")
 }
 
@@ -338,23 +336,6 @@ fn set_field(members: &mut Map<String, Value>, key: &str, value: Value) -> Resul
         (None, value) => drop(members.insert(key.to_owned(), value)),
     }
     Ok(())
-}
-
-/// Renews the token of an account now.
-async fn refresh(State(app): State<App>, body: Bytes) -> Result<Json, Refusal> {
-    let body = read(&body)?;
-    let state = Arc::clone(&app.state);
-    let name = beside(move || meant(&state, &body)).await??;
-    let accounts = app.state.accounts();
-    let account = accounts.good.iter().find(|account| account.file == name).ok_or_else(no_file)?;
-    if !pool::renewal::renewable(account) {
-        return Err(Refusal::bad("this account has nothing that renews its token"));
-    }
-    let old = SecretString::from(account.secret.expose_secret());
-    let failed =
-        |error: crate::state::renew::NotRenewed| Refusal::new(StatusCode::BAD_GATEWAY, error.to_string());
-    app.state.renew(&name, &old).await.map_err(failed)?;
-    Ok(Json(json!({ "status": "ok", "name": name })))
 }
 
 /// Forgets what a credential rests from.

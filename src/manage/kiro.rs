@@ -157,16 +157,16 @@ mod tests {
     use super::*;
     use pool::{CredentialId, ModelSet};
 
-    fn of(usage: Value) -> Value {
+    fn of(usage: &Value) -> Value {
         let spec =
             CredentialSpec::new(CredentialId::new("kiro-a.json"), "kiro", Kind::Kiro, ModelSet::new([]));
-        shown(&spec, &usage, 1000)
+        shown(&spec, usage, 1000)
     }
 
     #[test]
     fn row_20_sums_over_limits_and_trials() {
         let one = |limit: f64, used: f64| json!({"usageLimitWithPrecision": limit, "currentUsageWithPrecision": used});
-        let quarter = of(json!({"usageBreakdownList": [one(1000.0, 250.0)], "nextDateReset": 1060.0}));
+        let quarter = of(&json!({"usageBreakdownList": [one(1000.0, 250.0)], "nextDateReset": 1060.0}));
         assert_eq!((&quarter["remaining_quota"], &quarter["usage_percentage"]), (&json!(750), &json!(25)));
         assert_eq!(
             (&quarter["quota_exhausted"], &quarter["quota_reset_seconds"]),
@@ -174,11 +174,11 @@ mod tests {
         );
         let mut with_trial = one(100.0, 100.0);
         with_trial["freeTrialInfo"] = one(50.0, 10.5);
-        let trial = of(json!({"usageBreakdownList": [with_trial]}));
+        let trial = of(&json!({"usageBreakdownList": [with_trial]}));
         assert_eq!((&trial["remaining_quota"], &trial["quota_exhausted"]), (&json!(39.5), &json!(false)));
-        let over = of(json!({"usageBreakdownList": [one(10.0, 12.0)]}));
+        let over = of(&json!({"usageBreakdownList": [one(10.0, 12.0)]}));
         assert_eq!((&over["remaining_quota"], &over["usage_percentage"]), (&json!(0), &json!(120)));
-        let none = of(json!({}));
+        let none = of(&json!({}));
         assert_eq!((&none["usage_percentage"], &none["quota_exhausted"]), (&json!(100), &json!(true)));
     }
 

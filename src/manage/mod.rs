@@ -12,13 +12,14 @@
 //! | `settings.rs` | one table of single settings |
 //! | `lists.rs`, `blocks.rs`, `mask.rs` | lists of keys, maps by provider |
 //! | `document.rs` | the configuration as a whole |
-//! | `auth_files.rs`, `auth_list.rs`, `file_name.rs` | account files |
+//! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
 
 mod answer;
 mod auth_files;
 mod auth_list;
+mod auth_refresh;
 mod blocks;
 mod document;
 mod file_name;
@@ -42,6 +43,7 @@ use answer::Refusal;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, HttpBody};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get};
 use futures::StreamExt;
@@ -174,6 +176,8 @@ fn router(app: &App) -> Router {
     inner
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
+        // The data path bounds bodies before they come here.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(app), gate::gate))
         .route("/v1/metrics/providers", get(providers::metrics))
         .with_state(Arc::clone(app))
@@ -189,6 +193,7 @@ fn all_routes() -> Routes {
         .chain(blocks::routes())
         .chain(document::routes())
         .chain(auth_files::routes())
+        .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
         .chain(logs::routes())

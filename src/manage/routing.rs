@@ -1,17 +1,21 @@
 //! Why requests go where they go.
 //!
 //! Enters: a model. Leaves: who would serve it and why each is in or out; models that several providers
-//! serve. May go wrong: no model is named (400).
+//! serve; what is known of a vendor's models. May go wrong: no model is named, no such vendor (400).
 
 use super::answer::{Json, Refusal};
 use super::lists::Parameters;
 use super::{App, Routes};
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use serde_json::{Value, json};
 
 pub(super) fn routes() -> Routes {
-    vec![("routing/explain".to_owned(), get(explain)), ("routing/collisions".to_owned(), get(collisions))]
+    vec![
+        ("routing/explain".to_owned(), get(explain)),
+        ("routing/collisions".to_owned(), get(collisions)),
+        ("model-definitions/{channel}".to_owned(), get(definitions)),
+    ]
 }
 
 async fn explain(State(app): State<App>, Query(query): Query<Parameters>) -> Result<Json, Refusal> {
@@ -27,6 +31,30 @@ async fn explain(State(app): State<App>, Query(query): Query<Parameters>) -> Res
         }
     }
     Ok(Json(shown))
+}
+
+/// What the catalogue knows of a vendor channel.
+async fn definitions(Path(channel): Path<String>) -> Result<Json, Refusal> {
+    let channel = channel.trim().to_lowercase();
+    let known = pool::catalogue::channel(&channel);
+    if known.is_empty() {
+        return Err(Refusal::bad("unknown channel").with("channel", channel));
+    }
+    let models: Vec<Value> = known
+        .iter()
+        .map(|facts| {
+            json!({
+                "id": &*facts.id,
+                "object": "model",
+                "display_name": &*facts.name,
+                "owned_by": &*facts.owned_by,
+                "created": facts.created,
+                "context_length": facts.card.context,
+                "max_completion_tokens": facts.card.max_output,
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "channel": channel, "models": models })))
 }
 
 async fn collisions(State(app): State<App>) -> Json {

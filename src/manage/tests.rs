@@ -171,7 +171,7 @@ async fn p53_no_route_but_the_files_themselves_shows_a_secret() {
     for (path, methods) in document() {
         let is_file = ["config.yaml", "auth-files/download"].iter().any(|file| path.ends_with(file));
         // It would ask Amazon.
-        let asks = path.ends_with("kiro-quota") || path.ends_with("auth-files/refresh");
+        let asks = path.ends_with("kiro-quota") || path.ends_with("/refresh");
         if is_file || asks {
             continue;
         }
@@ -189,6 +189,30 @@ async fn p53_no_route_but_the_files_themselves_shows_a_secret() {
     }
     let (status, file) = asked(&app, Method::GET, "/v0/management/config.yaml", PASSWORD, "").await;
     assert!(status.is_success() && file.contains("canary-claude"), "the file is the operator's own");
+}
+
+#[tokio::test]
+async fn whole_configurations_are_replaced_whatever_their_size_and_what_is_wrong_is_told() {
+    let app = app("api-keys: [k]\n", PASSWORD);
+    let put = async |text: &str| asked(&app, Method::PUT, "/v0/management/config.yaml", PASSWORD, text).await;
+    let large = format!("# {}\nrequest-retry: 5\n", "x".repeat(3 << 20));
+    let (status, text) = put(&large).await;
+    assert!(status.is_success() && text.contains("\"ok\":true"), "{status} {text}");
+    assert_eq!(app.state.snapshot.load().config.routing.request_retry, 5);
+    for (text, status, says) in [
+        ("", 400, "invalid_yaml"),
+        ("a: [", 400, "invalid_yaml"),
+        ("port: many\n", 422, "invalid_config"),
+        ("- a\n", 400, "invalid_yaml"),
+    ] {
+        let (found, told) = put(text).await;
+        assert_eq!(found.as_u16(), status, "{text}");
+        assert!(told.contains(says), "{told}");
+    }
+    let shown = asked(&app, Method::GET, "/v0/management/config.yaml", PASSWORD, "").await.1;
+    assert_eq!(shown, large);
+    let (_, models) = asked(&app, Method::GET, "/v0/management/model-definitions/claude", PASSWORD, "").await;
+    assert!(models.contains("\"channel\":\"claude\"") && models.contains("display_name"), "{models}");
 }
 
 #[tokio::test]

@@ -213,16 +213,16 @@ mod tests {
     }
 
     fn retry(state: &State, value: u32) -> Result<Edited, EditError> {
-        set(state, None, "request-retry", json!(value))
+        set(state, None, "request-retry", &json!(value))
     }
 
     fn set(
         state: &State,
         tag: Option<&str>,
         key: &str,
-        value: serde_json::Value,
+        value: &serde_json::Value,
     ) -> Result<Edited, EditError> {
-        state.edit_config(tag, |text| Ok(rewrite(text, &[key], Some(&value))?))
+        state.edit_config(tag, |text| Ok(rewrite(text, &[key], Some(value))?))
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
         let file = scratch.file("config.yaml", "api-keys: [k]\n");
         let state = state(&file);
         let tag = etag(&state.config_file.text().unwrap());
-        let set = |tag: &str, n: u32| set(&state, Some(tag), "request-retry", json!(n));
+        let set = |tag: &str, n: u32| set(&state, Some(tag), "request-retry", &json!(n));
         let edited = set(&tag, 7).unwrap();
         assert!(matches!(set(&tag, 8), Err(EditError::Stale)));
         assert_eq!(state.snapshot.load().config.routing.request_retry, 7);
@@ -275,7 +275,7 @@ mod tests {
         let state = state(&file);
         let edited = retry(&state, 7).unwrap();
         assert!(edited.unsaved.unwrap().contains("cannot be written"));
-        set(&state, None, "debug", json!(true)).unwrap();
+        set(&state, None, "debug", &json!(true)).unwrap();
         assert_eq!(watched.look(&state), reload::Outcome::Same);
         let now = state.snapshot.load_full();
         assert_eq!((now.config.routing.request_retry, now.config.logging.debug), (7, true));
@@ -300,7 +300,7 @@ mod tests {
         let scratch = Scratch::new();
         let file = scratch.file("config.yaml", "api-keys: [k]\n");
         let state = state(&file);
-        let wrong = set(&state, None, "port", json!("many"));
+        let wrong = set(&state, None, "port", &json!("many"));
         assert!(matches!(wrong, Err(EditError::Invalid(_))));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "api-keys: [k]\n");
     }

@@ -21,8 +21,7 @@ fn send(proxy: &Proxy, method: &str, path: &str, headers: &[(&str, &str)], body:
         text.push_str(value);
         text.push_str("\r\n");
     }
-    text.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
-    client.send(text.as_bytes());
+    client.send(format!("{text}content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
     client.answer()
 }
 
