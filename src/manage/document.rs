@@ -4,7 +4,7 @@
 //! May go wrong: the new file is no YAML (400), or says what cannot be (422); then the old one stays.
 
 use super::answer::{Refusal, edit, tagged, text};
-use super::{App, Routes, providers};
+use super::{App, Routes, beside, providers};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -24,13 +24,15 @@ pub(super) fn routes() -> Routes {
 /// All settings in force.
 async fn settings(State(app): State<App>) -> Result<Response, Refusal> {
     let (_, etag) = text(&app).await?;
-    let snapshot = app.state.snapshot.load_full();
-    let mut shown = serde_json::to_value(&snapshot.config).unwrap_or_default();
-    if let Some(members) = shown.as_object_mut() {
-        members.retain(|key, _| !HIDDEN.contains(&key.as_str()));
-        members.insert("providers".to_owned(), providers::abilities(&app));
-    }
-    Ok(tagged(shown, &etag))
+    let shown = beside(move || {
+        let mut shown = serde_json::to_value(&app.state.snapshot.load().config).unwrap_or_default();
+        if let Some(members) = shown.as_object_mut() {
+            members.retain(|key, _| !HIDDEN.contains(&key.as_str()));
+            members.insert("providers".to_owned(), providers::abilities(&app));
+        }
+        shown
+    });
+    Ok(tagged(shown.await?, &etag))
 }
 
 /// The file, secrets and all: it is the operator's own.

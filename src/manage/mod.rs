@@ -72,6 +72,7 @@ pub(crate) struct Manage {
     /// Connections of our own: questions to upstreams must not hold those of the traffic.
     connector: Connector,
     kiro: kiro::Cache,
+    providers: providers::Cache,
     version: &'static str,
 }
 
@@ -104,6 +105,7 @@ impl Manage {
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
             kiro: kiro::Cache::default(),
+            providers: providers::Cache::default(),
             version,
         }
     }

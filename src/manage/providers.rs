@@ -4,17 +4,22 @@
 //! needs no secret and holds none (no file names, no addresses of people), and `providers` of the
 //! configuration. Every configured provider is there before it was asked anything. Nothing may go wrong.
 
-use super::answer::Json;
+use super::answer::{Json, Refusal};
 use super::lists::Parameters;
-use super::{App, Manage};
+use super::{App, Manage, beside};
 use axum::extract::{Query, State};
+use parking_lot::Mutex;
 use pool::{CredentialSpec, Status};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Window where the request names none, in seconds.
 const WINDOW: u64 = 600;
+
+/// How long the counts of credentials and models hold.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// What clients every provider serves: all formats are translated into all others, and these are the tools
 /// that speak one of them.
@@ -33,22 +38,47 @@ const RESERVED: [&str; 5] = ["object", "updated_at", "window_seconds", "provider
 
 /// What is known of the credentials of a provider.
 #[derive(Debug, Default)]
-struct Group {
+pub(super) struct Group {
     total: u64,
     ready: u64,
     cooling: u64,
     models: BTreeSet<String>,
 }
 
+/// What is known of all providers, and since when.
+pub(super) type Cache = Mutex<Option<(Instant, Arc<Groups>)>>;
+/// Providers by name.
+pub(super) type Groups = BTreeMap<String, Group>;
+
 /// `GET /v1/metrics/providers`.
-pub(super) async fn metrics(State(app): State<App>, Query(query): Query<Parameters>) -> Json {
+pub(super) async fn metrics(
+    State(app): State<App>,
+    Query(query): Query<Parameters>,
+) -> Result<Json, Refusal> {
     let asked = query.get("window").and_then(|text| text.trim_end_matches('s').parse().ok());
     let seconds = asked.unwrap_or(WINDOW).clamp(60, 3600_u64);
+    beside(move || shown(&app, seconds)).await
+}
+
+/// The groups, counted anew where they are old. Anybody may ask: however many do, they are counted once.
+fn counted(app: &Manage) -> Arc<Groups> {
+    let mut cache = app.providers.lock();
+    match &*cache {
+        Some((at, groups)) if at.elapsed() < KEPT => Arc::clone(groups),
+        _ => {
+            let groups = Arc::new(groups(app));
+            *cache = Some((Instant::now(), Arc::clone(&groups)));
+            groups
+        }
+    }
+}
+
+fn shown(app: &Manage, seconds: u64) -> Json {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut providers = Map::new();
     let mut data = Vec::new();
-    for (name, group) in groups(&app) {
-        let mut shown = app.state.metrics.providers.shown(&name, Duration::from_secs(seconds));
+    for (name, group) in counted(app).iter() {
+        let mut shown = app.state.metrics.providers.shown(name, Duration::from_secs(seconds));
         data.push(json!({
             "provider": name,
             "error_rate": shown.get("error_rate"),
@@ -57,7 +87,7 @@ pub(super) async fn metrics(State(app): State<App>, Query(query): Query<Paramete
         }));
         for (key, value) in [
             ("provider", json!(name)),
-            ("provider_key", json!(key(&app, &name))),
+            ("provider_key", json!(key(app, name))),
             ("auth_total", json!(group.total)),
             ("auth_ready", json!(group.ready)),
             ("auth_cooling", json!(group.cooling)),
@@ -65,7 +95,7 @@ pub(super) async fn metrics(State(app): State<App>, Query(query): Query<Paramete
         ] {
             shown.insert(key.to_owned(), value);
         }
-        providers.insert(name, shown.into());
+        providers.insert(name.clone(), shown.into());
     }
     let mut body = Map::new();
     for (name, shown) in &providers {
@@ -86,9 +116,9 @@ pub(super) async fn metrics(State(app): State<App>, Query(query): Query<Paramete
 }
 
 /// The credentials and models that are in force, by provider.
-fn groups(app: &Manage) -> BTreeMap<String, Group> {
+fn groups(app: &Manage) -> Groups {
     let now = app.state.now();
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let mut groups = Groups::new();
     for status in app.state.pool.credentials(now) {
         let group = groups.entry(status.provider.to_string()).or_default();
         group.total += 1;
