@@ -19,14 +19,16 @@
 //! | [`state`] | what all requests share: configuration, pool, connections, metrics |
 //! | [`upstream`] | connections to upstreams: names, proxies, TLS, paths, headers |
 //! | [`observe`] | metrics, log, access line |
+//! | [`manage`] | the management sidecar: its own threads, reached through [`state`] |
 //! | [`demo`] | the embedded provider |
 //! | `wire/`, `config/`, `pool/` | the other packages; each crate documentation is its map |
 //!
-//! Modules use each other from right to left only: observe → upstream → state → proxy → demo → server → cli.
+//! Modules use each other from right to left only: observe → upstream → state → proxy, manage → demo → server → cli.
 //! Reading order for the first time: [`proxy`], `wire::translate`, `pool`.
 
 pub mod cli;
 pub mod demo;
+pub mod manage;
 pub mod observe;
 pub mod proxy;
 pub mod server;

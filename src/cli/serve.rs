@@ -22,6 +22,8 @@ struct Loaded {
     accounts: Accounts,
     origin: String,
     demo: Option<(Demo, String)>,
+    /// Its text, where it is in no file.
+    text: String,
     /// The file that it came from, to look for changes.
     file: Option<Watched>,
 }
@@ -86,7 +88,8 @@ fn configuration(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
         let (config, accounts, watched) = read_to_watch(&file)?;
-        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(watched) });
+        let file = Some(watched);
+        return Ok(Loaded { config, accounts, origin, demo: None, text: String::new(), file });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -101,6 +104,7 @@ fn configuration(args: &ServeArgs) -> Result<Loaded, ExitCode> {
             accounts: Accounts::default(),
             origin: "built in".to_owned(),
             demo: Some((demo, key)),
+            text,
             file: None,
         }),
         Err(broken) => {
@@ -119,7 +123,7 @@ fn take_over(file: Option<&Path>) -> Result<Taken, String> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String> {
-    let Loaded { config, accounts, origin, demo, file } = loaded;
+    let Loaded { config, accounts, origin, demo, text: built_in, file } = loaded;
     let taken = if upgrade { Some(take_over(file.as_ref().map(Watched::file))?) } else { None };
     // Before anybody can connect: a signal that comes early must not end the process by itself.
     let early = Early::new().map_err(|e| e.to_string())?;
@@ -157,6 +161,7 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     say(&text);
     let state = Arc::new(state);
     let place = file.as_ref().map(|watched| watched.file().to_owned());
+    state.config_file.is(place.clone(), &built_in);
     let reload = file.map(|watched| {
         atomic::sweep(&accounts::folder(&state.snapshot.load().config.auth.auth_dir));
         state.keep_in(&reload::beside(watched.file(), "state"));

@@ -36,6 +36,7 @@
 //! | `report.rs`, `notice.rs` | what was found |
 //! | `diff.rs` | old and new → what changed, and what needs a restart |
 //! | `redact.rs` | what may be shown |
+//! | `edit.rs` | changes to the text that keep its comments |
 
 mod account;
 mod amp;
@@ -44,6 +45,7 @@ mod block;
 mod check;
 mod client_key;
 mod diff;
+pub mod edit;
 mod endpoint;
 mod entry;
 mod header;

@@ -4,6 +4,7 @@
 //! known path with another method (405, with `Allow`); both in the shape of the format that the path
 //! belongs to.
 
+use super::aside;
 use crate::state::query::{percent_decode, query_value};
 use http::Method;
 use wire::Protocol;
@@ -35,6 +36,8 @@ pub enum Endpoint {
     Files(FileCall),
     /// `GET /v1/responses` with an upgrade.
     ResponsesSocket,
+    /// What the management sidecar answers, whatever the method.
+    Aside,
     /// Any path with `OPTIONS`.
     Preflight,
     /// A known path with another method.
@@ -93,6 +96,9 @@ pub(super) const TICKET: &str = "ticket";
 impl Endpoint {
     /// Reads the request line. `upgrade` is whether the client wants a WebSocket.
     pub fn parse(method: &Method, path: &str, query: Option<&str>, upgrade: bool) -> Self {
+        if aside::is_aside(path) {
+            return Self::Aside;
+        }
         if method == Method::OPTIONS {
             return Self::Preflight;
         }
@@ -203,6 +209,8 @@ impl Endpoint {
         !matches!(
             self,
             Self::Health
+                // It has a secret of its own.
+                | Self::Aside
                 | Self::Root
                 | Self::Preflight
                 | Self::Unknown { .. }

@@ -21,7 +21,8 @@
 //! apart; `login.rs` renews a refused token before 5, `waiting.rs` waits where nobody can serve now.
 //! `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `desk.rs` and `upload.rs` are Gemini's files, which belong to
-//! accounts and not to models. `models.rs` and `health.rs` are answered here.
+//! accounts and not to models. `models.rs` and `health.rs` are answered here; `aside.rs` hands to the
+//! management sidecar what it answers.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
 //! phases are not used: a body that was read before the upstream is known cannot be replayed by their loop,
@@ -31,6 +32,7 @@
 mod accept;
 mod admit;
 mod allowance;
+mod aside;
 mod attempt;
 pub mod client;
 pub mod connection;
@@ -120,6 +122,7 @@ impl Edge {
                     error::answer_error(&mut client, wire::Protocol::Gemini, &error, record).await
                 }
             },
+            Endpoint::Aside => Box::pin(aside::serve(&self.state, session, record)).await,
             Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tracing::Level;
 use wire::ir::{Losses, Usage};
 use wire::json;
+use wire::target::Operation;
 
 /// What is noted of a request while it is served.
 #[derive(Debug)]
@@ -81,6 +82,12 @@ impl Record {
         }
     }
 
+    /// It is none of the requests that the proxy is for.
+    pub(super) fn stand_aside(&mut self) {
+        self.quiet = true;
+        self.uncount();
+    }
+
     /// It is not worth a line in the log.
     pub(super) fn keep_quiet(&mut self) {
         self.quiet = true;
@@ -123,7 +130,10 @@ impl Record {
             failover,
             latency_ms: millis(self.started.elapsed()),
             first_event_ms: self.first_byte.map(|at| millis(at - self.started)),
-            usage: (status < 400).then_some(&facts.usage),
+            // Only conversations always say how many tokens they took.
+            usage: Some(&facts.usage).filter(|usage| {
+                status < 400 && (facts.operation == Operation::Generate.name() || !usage.is_unknown())
+            }),
         }
     }
 

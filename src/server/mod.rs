@@ -14,6 +14,7 @@ mod plan;
 pub mod upgrade;
 
 use crate::demo::Demo;
+use crate::manage::Sidecar;
 use crate::observe::panics;
 use crate::proxy::connection::{BeforeTls, Door};
 use crate::state::State;
@@ -45,6 +46,9 @@ use tokio::sync::watch;
 const READ_BUFFER: usize = 4096;
 /// Threads of what is not the data path: metrics, renewals, signals.
 const SIDE_THREADS: usize = 2;
+
+/// Threads of the management sidecar: nothing it does may hold anything else up.
+const MANAGEMENT_THREADS: usize = 1;
 
 /// Why the process cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +133,8 @@ pub fn run(
     let edge = edge_service(state, &plan.listen, &snapshot.config, setting.version)?;
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let data = runtime("cliproxy", threads)?;
+    let management = runtime("management", MANAGEMENT_THREADS)?;
+    let version = setting.version;
     let (services, ends) = Services::new(Arc::clone(state), copies, setting);
     let edge = data.spawn(listen(edge, plan.listen, ends.edge));
     if let Some(listener) = plan.metrics {
@@ -141,6 +147,8 @@ pub fn run(
         side.spawn(background(Renewer(Arc::clone(state)), ends.rest.clone())),
         side.spawn(background(Writer(Arc::clone(state)), ends.rest.clone())),
     ];
+    let sidecar = Sidecar::new(Arc::clone(state), version);
+    others.push(management.spawn(background(sidecar, ends.rest.clone())));
     // It is an upstream, and has its share of the load.
     others.extend(demo.map(|demo| data.spawn(background(demo, ends.rest))));
     if let Some(taken) = taken {
@@ -151,6 +159,7 @@ pub fn run(
     let left = side.block_on(services.run(signals, edge, others));
     // What is left has had its time.
     data.shutdown_background();
+    management.shutdown_background();
     side.shutdown_background();
     left
 }

@@ -3,8 +3,10 @@
 //! Enters: a configuration, at start and at each reload. Leaves: [`Snapshot`], loaded once per request, so
 //! that a request sees one configuration; the pool; connections; metrics. May go wrong: nothing at run time.
 
+pub mod account_files;
 pub mod accounts;
 pub mod atomic;
+pub mod config_file;
 pub mod discovery;
 pub mod files;
 pub mod forwarded;
@@ -17,6 +19,7 @@ pub mod query;
 mod read;
 pub mod reload;
 pub mod renew;
+pub mod sidecar;
 mod sign;
 pub mod store;
 mod tokens;
@@ -28,6 +31,7 @@ use crate::observe::usage::Ledger;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
+use config_file::ConfigFile;
 use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
@@ -36,8 +40,9 @@ use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Found, Loaded, Now, Pool};
+use pool::{Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use sidecar::Sidecar;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use waiting::WaitingRoom;
@@ -67,15 +72,23 @@ pub struct State {
     pub usage: Ledger,
     /// How far the process is with leaving.
     pub leave: Leave,
+    /// Where requests for the management sidecar go.
+    pub sidecar: Sidecar,
+    /// The text of the configuration.
+    pub config_file: ConfigFile,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
+    /// Held while a configuration or accounts are put in force: nobody undoes what another did meanwhile.
+    applying: Mutex<()>,
+    /// Models that several providers serve.
+    shared: Mutex<Vec<SharedModel>>,
+    /// Held while an account file is changed.
+    account_files: Mutex<()>,
     renewals: Renewals,
     /// Nothing is kept over a restart without one.
     keeper: OnceLock<Keeper>,
     /// What upstreams list of themselves.
     found: Mutex<Found>,
-    /// One change of the configuration at a time.
-    applying: Mutex<()>,
     started: Instant,
 }
 
@@ -133,6 +146,22 @@ pub fn seconds(value: u32) -> Duration {
     Duration::from_secs(if value == 0 { 365 * 24 * 3600 } else { u64::from(value) })
 }
 
+/// One line about names that mean models of several providers.
+fn collisions(shared: &[SharedModel]) -> String {
+    const SHOWN: usize = 10;
+    let one = |shared: &SharedModel| {
+        let providers: Vec<&str> = shared.providers.iter().map(AsRef::as_ref).collect();
+        format!("{} ({})", shared.model, providers.join(", "))
+    };
+    let shown: Vec<String> = shared.iter().take(SHOWN).map(one).collect();
+    let more = shared.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "models that several providers serve, the highest priority first, then in turn: {}{rest}",
+        shown.join(", ")
+    )
+}
+
 impl State {
     /// State with a configuration and accounts in force, and what the pool makes of them.
     pub fn new(config: Config, accounts: Accounts) -> Result<(Self, Loaded), prometheus::Error> {
@@ -149,11 +178,15 @@ impl State {
             providers: Providers::default(),
             usage: Ledger::default(),
             leave: Leave::default(),
+            sidecar: Sidecar::default(),
+            config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),
+            applying: Mutex::default(),
+            shared: Mutex::default(),
+            account_files: Mutex::default(),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
             found: Mutex::default(),
-            applying: Mutex::default(),
             started: Instant::now(),
         };
         let room = Arc::clone(&state.waiting);
@@ -165,6 +198,17 @@ impl State {
     /// Puts a configuration and accounts in force. Requests under way keep the configuration they began with.
     pub fn apply(&self, config: Config, accounts: Accounts) -> Loaded {
         let _one_at_a_time = self.applying.lock();
+        self.exchange(config, accounts)
+    }
+
+    /// Puts accounts in force beside the configuration that is so by then.
+    pub fn apply_accounts(&self, accounts: Accounts) -> Loaded {
+        let _one_at_a_time = self.applying.lock();
+        let config = self.snapshot.load().config.clone();
+        self.exchange(config, accounts)
+    }
+
+    fn exchange(&self, config: Config, accounts: Accounts) -> Loaded {
         let (settings, specs) = pool::from_config_and(&config, &accounts.good, &self.found.lock());
         *self.accounts.lock() = accounts;
         self.lanes.allow(&config.providers.allow_link_local_hosts);
@@ -173,7 +217,16 @@ impl State {
         self.snapshot.store(Arc::new(snapshot));
         // Limits may have grown.
         self.waiting.call();
+        let before = std::mem::replace(&mut *self.shared.lock(), loaded.shared.clone());
+        if before != loaded.shared && !loaded.shared.is_empty() {
+            tracing::info!("{}", collisions(&loaded.shared));
+        }
         loaded
+    }
+
+    /// Models that several providers serve.
+    pub fn shared_models(&self) -> Vec<SharedModel> {
+        self.shared.lock().clone()
     }
 
     /// Puts what upstreams list of themselves in force.

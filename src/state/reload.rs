@@ -73,6 +73,10 @@ impl Watched {
         if self.seen.as_ref() == Some(&bytes) {
             return Outcome::Same;
         }
+        if state.config_file.is_ours(&bytes) {
+            self.seen = Some(bytes);
+            return Outcome::Same;
+        }
         let outcome = self.use_bytes(&bytes, state);
         self.seen = Some(bytes);
         outcome
@@ -92,6 +96,7 @@ impl Watched {
         }
         self.stamp = read.stamp;
         log::configure(&logging(&read.config, Some(&self.file)));
+        state.config_file.is_theirs();
         Outcome::Applied(put_in_force(read.config, read.accounts, state))
     }
 
@@ -120,9 +125,18 @@ impl Watched {
             tracing::warn!("{warning}");
         }
         let changed = changed(&before, &now);
-        state.apply(snapshot.config.clone(), now);
+        state.apply_accounts(now);
         Some(changed)
     }
+}
+
+/// The accounts that a configuration means: those that are known, unless it names another folder.
+pub(super) fn accounts_for(config: &Config, state: &State) -> Accounts {
+    let folder = &config.auth.auth_dir;
+    if *folder == state.snapshot.load().config.auth.auth_dir {
+        return state.accounts();
+    }
+    accounts::scan(&accounts::folder(folder))
 }
 
 /// How to log; files lie beside the configuration file unless it says where.
@@ -148,7 +162,7 @@ fn changed(before: &Accounts, now: &Accounts) -> Vec<String> {
 }
 
 /// Applies a configuration and tells the settings that changed.
-fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String> {
+pub(super) fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String> {
     let found = config::diff(&state.snapshot.load().config, &config);
     for path in found.needing_restart() {
         tracing::warn!("{path} changed: it counts after a restart");
@@ -162,7 +176,7 @@ fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String
 }
 
 /// Reads the configuration file.
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
     regular(file, config::MAX_BYTES).map_err(|problem| format!("{}: {problem}", file.display()))
 }
 
@@ -242,7 +256,7 @@ fn follow_accounts(watcher: &mut RecommendedWatcher, state: &State, at: &mut Opt
     }
 }
 
-fn words(changed: &[String]) -> String {
+pub(super) fn words(changed: &[String]) -> String {
     if changed.is_empty() { "nothing changed".to_owned() } else { changed.join(", ") }
 }
 

@@ -133,6 +133,15 @@ impl State {
         told.await.unwrap_or_else(|_| Err(NotRenewed::Later("the process is leaving".to_owned())))
     }
 
+    /// What the credential of `file` sends now; `None`: nothing yet.
+    pub fn sent_secret(&self, file: &str) -> Option<SecretString> {
+        match self.pool.sent(&CredentialId::new(file))? {
+            Sent::Token(token) => Some(token.secret.clone()),
+            Sent::Own => self.account(file).map(|account| account.secret.expose_secret().into()),
+            Sent::Missing => None,
+        }
+    }
+
     /// How the renewal of an account stands.
     pub fn login_state(&self, file: &str) -> LoginState {
         let Some(renewal) = self.renewals.accounts.lock().get(file).cloned() else {

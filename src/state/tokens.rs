@@ -25,10 +25,6 @@ impl State {
         })
     }
 
-    fn accounts_folder(&self) -> std::path::PathBuf {
-        accounts::folder(&self.snapshot.load().config.auth.auth_dir)
-    }
-
     /// Asks the token endpoint and puts what it says in force.
     pub(super) async fn renew_now(&self, account: &Account, renewal: &Renewal) -> Result<(), NotRenewed> {
         let (status, answer) = self.ask(account).await.map_err(NotRenewed::Later)?;

@@ -38,13 +38,15 @@ const EFFECTS: [&str; 11] = [
 ];
 
 /// Modules of the root package and the modules that each may name.
-const MODULES: [(&str, &[&str]); 8] = [
+const MODULES: [(&str, &[&str]); 9] = [
     ("observe", &[]),
     ("upstream", &["observe"]),
     ("state", &["observe", "upstream"]),
     ("proxy", &["observe", "upstream", "state"]),
+    // It and `proxy` never name each other: they meet in `state`.
+    ("manage", &["observe", "upstream", "state"]),
     ("demo", &["proxy"]),
-    ("server", &["observe", "upstream", "state", "proxy", "demo"]),
+    ("server", &["observe", "upstream", "state", "proxy", "manage", "demo"]),
     ("cli", &["observe", "upstream", "state", "proxy", "demo", "server"]),
     ("main", &["cli"]),
 ];

@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod local_answers;
+mod management;
 mod media;
 mod persistence;
 mod providers;
