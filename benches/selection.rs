@@ -66,7 +66,7 @@ impl Traffic {
         while let Ok(mut pick) = self.pool.pick(&route, &mut attempts, session, now, n) {
             let outcome = self.outcome(n + u64::from(attempts.total()));
             if matches!(outcome, Outcome::Success) {
-                self.pool.confirm(&mut pick);
+                self.pool.confirm(&mut pick, now);
             }
             if self.pool.report(black_box(pick), &outcome, &mut attempts, now).next == Next::Return {
                 break;

@@ -14,7 +14,7 @@
 //! | here | holds |
 //! |---|---|
 //! | `main.rs`, [`cli`] | the command line |
-//! | `server.rs`, [`server`] | listeners, services, signals |
+//! | [`server`] | listeners, services, signals, upgrades |
 //! | [`proxy`] | the data path: one file per stage, in the order of the picture |
 //! | [`state`] | what all requests share: configuration, pool, connections, metrics |
 //! | [`upstream`] | connections to upstreams: names, proxies, TLS, paths, headers |

@@ -5,6 +5,8 @@
 //! command does; the message says what to do.
 
 mod check;
+mod doctor;
+mod explain;
 mod models;
 mod serve;
 mod translate;
@@ -33,8 +35,12 @@ enum Command {
     Serve(ServeArgs),
     /// Read the configuration and say what is wrong with it; exit code 78 when it is broken
     Check(ConfigArgs),
+    /// Say what keeps this machine from serving, and the mend of each cause
+    Doctor(doctor::Doctor),
     /// List the models that the configuration serves
     Models(ModelsArgs),
+    /// Say who serves a model, and why each credential is in or out
+    Explain(explain::ExplainArgs),
     /// Show what the proxy makes of a request or an answer, from standard input
     Translate(translate::Translate),
     /// Print the version
@@ -52,6 +58,10 @@ struct ConfigArgs {
 struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Take the listeners over from the running process, which has to get SIGQUIT (kill -QUIT PID) now; it
+    /// goes on serving until this one does
+    #[arg(long)]
+    upgrade: bool,
 }
 
 #[derive(Args, Debug)]
@@ -85,7 +95,9 @@ pub fn main() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
         Some(Command::Version) => {
             say(&format!("cliproxy {}\n", version()));

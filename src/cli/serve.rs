@@ -2,9 +2,10 @@
 
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
-use crate::server::{self, Plan};
+use crate::server::upgrade::{self, Taken};
+use crate::server::{self, Plan, Setting};
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, atomic, reload};
+use crate::state::{State, atomic, load, reload, waiting};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -39,24 +40,16 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
         complain(&format!("{name}: cannot be read: {error}"));
         ExitCode::from(BROKEN_CONFIG)
     })?;
-    match config::load(&bytes) {
-        Ok(loaded) => {
-            for warning in &loaded.warnings {
-                complain(&format!("warning: {}", warning.in_file(&name)));
+    match load::load(&bytes, &name) {
+        Ok(read) => {
+            for warning in &read.warnings {
+                complain(&format!("warning: {warning}"));
             }
-            let folder = accounts::folder(&loaded.config.auth.auth_dir);
-            let found = accounts::scan(&folder);
-            for (file, reason) in &found.bad {
-                complain(&format!("warning: {}: {reason}", folder.join(file).display()));
-            }
-            for unserved in pool::unserved(&loaded.config, &found.good) {
-                complain(&format!("warning: {name}: {unserved}"));
-            }
-            Ok((loaded.config, found))
+            Ok((read.config, read.accounts))
         }
-        Err(broken) => {
-            for notice in &broken.notices {
-                complain(&format!("error: {}", notice.in_file(&name)));
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                complain(&format!("error: {mistake}"));
             }
             Err(ExitCode::from(BROKEN_CONFIG))
         }
@@ -65,13 +58,13 @@ pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
 
 /// Runs the proxy.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let loaded = match load(args) {
+    let loaded = match configuration(args) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_deref()));
     let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
-    let started = start(loaded, port);
+    let started = start(loaded, port, args.upgrade);
     crate::observe::log::flush();
     match started {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,7 +75,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
+fn configuration(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
         let (config, accounts) = read(&file)?;
@@ -110,9 +103,18 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     }
 }
 
-fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
+/// Waits for the listeners of the running process.
+fn take_over(file: Option<&Path>) -> Result<Taken, String> {
+    let file = file.ok_or("--upgrade needs the configuration file of the running process")?;
+    let place = upgrade::meeting_place(file);
+    say(&format!("waiting for the listeners of the running process at {}\n", place.display()));
+    Taken::wait(&place).map_err(|e| e.to_string())
+}
+
+fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String> {
     let Loaded { config, accounts, origin, demo, file } = loaded;
-    let plan = Plan::new(&config, port).map_err(|e| e.to_string())?;
+    let taken = if upgrade { Some(take_over(file.as_deref())?) } else { None };
+    let plan = Plan::new(&config, port, taken).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
     let (state, pool) = State::new(config, accounts).map_err(|e| e.to_string())?;
@@ -125,10 +127,10 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
         let providers: Vec<_> = shared.providers.iter().map(AsRef::as_ref).collect();
         let _ = writeln!(text, "model {} is served by {}", shared.model, providers.join(" and "));
     }
-    if let Some(metrics) = plan.metrics {
-        let _ = writeln!(text, "metrics on http://{metrics}/metrics");
+    if let Some(metrics) = &plan.metrics {
+        let _ = writeln!(text, "metrics on http://{}/metrics", metrics.address);
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&waiting::misread(waiting::variable)) {
         let _ = writeln!(text, "warning: {warning}");
     }
     if open {
@@ -145,17 +147,20 @@ fn start(loaded: Loaded, port: Option<u16>) -> Result<(), String> {
     });
     say(&text);
     let state = Arc::new(state);
-    if let Some(file) = file {
+    let reload = file.clone().map(|file| {
         atomic::sweep(&accounts::folder(&state.snapshot.load().config.auth.auth_dir));
         state.keep_in(&reload::beside(&file, "state"));
-        reload::watch(file, &state);
-    }
-    server::run(&state, &plan, demo, version()).map_err(|e| e.to_string())
+        reload::watch(file, &state)
+    });
+    let setting = Setting { version: version(), reload, file };
+    server::run(&state, plan, demo, setting).map_err(|e| e.to_string())
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
-    let Some(address) = plan.listen.first() else { return scheme.to_owned() };
+    let Some(address) = plan.listen.first().map(|listener| listener.address) else {
+        return scheme.to_owned();
+    };
     if address.ip().is_unspecified() {
         format!("{scheme}://127.0.0.1:{}", address.port())
     } else {

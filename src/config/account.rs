@@ -6,11 +6,12 @@
 //! Members are those that CLIProxyAPI and its relatives write: snake case, with the spellings of older
 //! versions understood too.
 
+mod login;
+
 use crate::endpoint::optional;
 use crate::{BaseUrl, ErrorRule, Headers, OauthAlias, ProxySetting, Secret, Weight};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, de};
+use std::time::Duration;
 
 /// Largest file that is read.
 pub const MAX_ACCOUNT_BYTES: usize = 1 << 20;
@@ -22,13 +23,15 @@ pub struct Account {
     pub file: String,
     /// The provider: `claude`, `codex`, `antigravity`, … in lower case.
     pub channel: String,
-    /// What goes with requests: the key, else the access token.
+    /// The key, else the access token. It goes with requests, unless the provider wants a token that is made
+    /// of it; then of a service account it is the private key (PEM).
     pub secret: Secret,
-    /// Whether that is a token of a login, which runs out, and not a key.
+    /// Whether that belongs to a login, whose tokens run out, and is not a key.
     pub is_token: bool,
     /// The e-mail address or login name, for people.
     pub owner: String,
-    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro.
+    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro,
+    /// `projects/…/locations/…` of Vertex.
     pub scope: String,
     /// The plan that was bought, in lower case: `plus`, `team`, …
     pub plan: String,
@@ -36,10 +39,33 @@ pub struct Account {
     pub refresh_token: Secret,
     /// When the token runs out.
     pub expires: Option<Moment>,
+    /// When it was renewed last.
+    pub last_refresh: Option<Moment>,
     /// Where it is renewed, when the login said so.
     pub token_endpoint: String,
+    /// What renewing takes besides, with some providers.
+    pub grant: Grant,
+    /// Region of the provider's API, where it has several: Kiro's, Vertex's. Empty: the usual one.
+    pub region: String,
     /// What the operator may set, as for keys of the configuration.
     pub settings: AccountSettings,
+}
+
+/// What renewing takes besides the refresh token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// How the login was made, in lower case. Kiro: `social`, `builder-id`, `idc`.
+    pub method: String,
+    /// The client that was registered for this login.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: Secret,
+    /// Region of the service that logs in.
+    pub region: String,
+    /// The e-mail address of a service account.
+    pub issuer: String,
+    /// The id of its private key.
+    pub key_id: String,
 }
 
 /// A moment as a file writes it.
@@ -83,6 +109,18 @@ pub struct AccountSettings {
     /// Other names for its models, before those of `oauth-model-alias`.
     #[serde(alias = "model-aliases", deserialize_with = "nullable")]
     pub model_aliases: Vec<OauthAlias>,
+    /// Most requests at once; 0: no limit.
+    #[serde(alias = "max-concurrency", deserialize_with = "number")]
+    pub max_concurrency: i64,
+    /// Most requests in any 60 seconds; 0: no limit.
+    #[serde(deserialize_with = "number")]
+    pub rpm: i64,
+    /// Tokens in any 60 seconds after which it is left alone; 0: no limit.
+    #[serde(deserialize_with = "number")]
+    pub tpm: i64,
+    /// Time between two renewals of its token, whatever its provider says of their life.
+    #[serde(alias = "refresh_interval_seconds", alias = "refresh-interval", deserialize_with = "interval")]
+    pub refresh_interval: Option<Duration>,
     /// Its own answer to `disable-cooling`.
     #[serde(alias = "disable-cooling")]
     pub disable_cooling: Option<bool>,
@@ -95,83 +133,6 @@ pub struct AccountSettings {
     /// Where all of the provider's hosts are, instead of their own addresses.
     #[serde(alias = "base-url", deserialize_with = "optional")]
     pub base_url: Option<BaseUrl>,
-}
-
-/// The members that the providers write.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Login {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(alias = "accessToken")]
-    access_token: Option<Secret>,
-    #[serde(alias = "apiKey")]
-    api_key: Option<Secret>,
-    /// Where older files of Google's command lines keep the tokens.
-    token: Option<Nested>,
-    id_token: Option<Secret>,
-    email: Option<String>,
-    username: Option<String>,
-    label: Option<String>,
-    account_id: Option<String>,
-    project_id: Option<String>,
-    #[serde(alias = "profileArn")]
-    profile_arn: Option<String>,
-    plan_type: Option<String>,
-    #[serde(alias = "refreshToken")]
-    refresh_token: Option<Secret>,
-    token_endpoint: Option<String>,
-    #[serde(flatten)]
-    expiry: Expiry,
-}
-
-/// The spellings of one member; a file may have several.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Expiry {
-    expired: Option<Moment>,
-    expire: Option<Moment>,
-    expires_at: Option<Moment>,
-    #[serde(rename = "expiresAt")]
-    expires_at_camel: Option<Moment>,
-    #[serde(rename = "expiry")]
-    google: Option<Moment>,
-    expires: Option<Moment>,
-}
-
-impl Expiry {
-    fn first(self) -> Option<Moment> {
-        let all =
-            [self.expired, self.expire, self.expires_at, self.expires_at_camel, self.google, self.expires];
-        all.into_iter()
-            .flatten()
-            .find(|moment| !matches!(moment, Moment::Text(text) if text.trim().is_empty()))
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Nested {
-    access_token: Option<Secret>,
-    refresh_token: Option<Secret>,
-    #[serde(flatten)]
-    expiry: Expiry,
-}
-
-/// What OpenAI says of an account inside its identity token.
-#[derive(Default, Deserialize)]
-struct Identity {
-    #[serde(default)]
-    email: String,
-    #[serde(default, rename = "https://api.openai.com/auth")]
-    auth: IdentityAuth,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct IdentityAuth {
-    chatgpt_account_id: String,
-    chatgpt_plan_type: String,
 }
 
 /// Reads a file.
@@ -188,51 +149,28 @@ pub fn read_account(file: &str, bytes: &[u8]) -> Result<Account, String> {
         let what = if error.is_data() { "a member has the wrong type" } else { "it is not JSON" };
         format!("{what} (line {}, column {})", error.line(), error.column())
     };
-    let login: Login = serde_json::from_slice(bytes).map_err(told)?;
+    let login: login::Login = serde_json::from_slice(bytes).map_err(told)?;
     let settings: AccountSettings = serde_json::from_slice(bytes).map_err(told)?;
-    if login.kind.trim().is_empty() {
+    if login.has_no_type() {
         return Err("`type` is missing: it names the provider".to_owned());
     }
     if settings.prefix.contains('/') {
         return Err("`prefix` must not hold a slash".to_owned());
     }
-    account(file, login, settings)
+    login.account(file, settings)
 }
 
-fn account(file: &str, login: Login, settings: AccountSettings) -> Result<Account, String> {
-    let filled = |secret: Option<Secret>| secret.filter(|secret| !secret.expose_secret().trim().is_empty());
-    let key = filled(login.api_key);
-    let nested = login.token.unwrap_or_default();
-    let token = filled(login.access_token).or(filled(nested.access_token));
-    let is_token = key.is_none();
-    let Some(secret) = key.or(token) else {
-        return Err("it has neither `access_token` nor `api_key`".to_owned());
-    };
-    let identity = login.id_token.map(|token| identity(token.expose_secret())).unwrap_or_default();
-    let first = |texts: [Option<String>; 4]| {
-        texts.into_iter().flatten().find(|text| !text.trim().is_empty()).unwrap_or_default()
-    };
-    let IdentityAuth { chatgpt_account_id, chatgpt_plan_type } = identity.auth;
-    Ok(Account {
-        file: file.to_owned(),
-        channel: login.kind.trim().to_lowercase(),
-        secret,
-        is_token,
-        owner: first([login.email, login.username, login.label, Some(identity.email)]),
-        scope: first([login.project_id, login.account_id, login.profile_arn, Some(chatgpt_account_id)]),
-        plan: first([login.plan_type, Some(chatgpt_plan_type), None, None]).to_lowercase(),
-        refresh_token: filled(login.refresh_token).or(filled(nested.refresh_token)).unwrap_or_default(),
-        expires: login.expiry.first().or(nested.expiry.first()),
-        token_endpoint: login.token_endpoint.unwrap_or_default(),
-        settings,
-    })
-}
-
-/// The claims of a JSON Web Token, unproven: the file is the operator's own (RFC 7519, section 7.2).
-fn identity(token: &str) -> Identity {
-    let claims = token.split('.').nth(1).unwrap_or_default();
-    let decoded = URL_SAFE_NO_PAD.decode(claims.trim_end_matches('=')).unwrap_or_default();
-    serde_json::from_slice(&decoded).unwrap_or_default()
+/// Reads a file that holds a key: bare, or as `access_token` or `api_key` of a JSON object.
+pub fn read_key_file(bytes: &[u8]) -> Result<Secret, String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
+    if bytes.starts_with(b"{") {
+        return login::key_of(bytes);
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && !text.contains(char::is_whitespace) => Ok(Secret::from(text)),
+        Ok("") => Err("it is empty".to_owned()),
+        _ => Err("it holds no key: a key is one word, or a JSON object holds it".to_owned()),
+    }
 }
 
 /// `null` means: not said.
@@ -260,6 +198,29 @@ fn number<'de, D: Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
     }
 }
 
+/// Seconds, or a number with a unit: `90`, `90s`, `15m`, `2h`. 0: not said.
+fn interval<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    let wrong = || de::Error::custom("expected seconds, or a number with s, m or h");
+    let seconds = match Loose::deserialize(input)? {
+        Loose::Number(number) => number,
+        Loose::Text(text) => {
+            let text = text.trim();
+            let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+                Some(digits) if text.ends_with('h') => (digits, 3600),
+                Some(digits) if text.ends_with('m') => (digits, 60),
+                Some(digits) => (digits, 1),
+                None => (text, 1),
+            };
+            let number: i64 = if digits.is_empty() { 0 } else { digits.parse().map_err(|_| wrong())? };
+            number.checked_mul(unit).ok_or_else(wrong)?
+        }
+        Loose::Nothing(()) => 0,
+        Loose::Flag(_) => return Err(wrong()),
+    };
+    let seconds = u64::try_from(seconds).map_err(|_| wrong())?;
+    Ok((seconds > 0).then_some(Duration::from_secs(seconds)))
+}
+
 /// A truth value, also as text.
 fn flag<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
     match Loose::deserialize(input)? {
@@ -273,6 +234,8 @@ fn flag<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     fn read(text: &str) -> Account {
         read_account("a.json", text.as_bytes()).unwrap()
@@ -295,6 +258,8 @@ mod tests {
             read(r#"{"type":"iflow","access_token":"t","api_key":"k","headers":{"X-A":"b"},"weight":null}"#);
         assert_eq!((key.secret.expose_secret(), key.is_token), ("k", false));
         assert_eq!(key.settings.weight, Weight::default());
+        let several = read(r#"{"type":"antigravity","access_token":"t","project_id":["p","q"]}"#);
+        assert_eq!(several.scope, "p,q");
         let nested = read(r#"{"type":"gemini","token":{"access_token":"t"},"project_id":"p"}"#);
         assert_eq!(nested.secret.expose_secret(), "t");
     }
@@ -306,6 +271,56 @@ mod tests {
         let found = read(&format!(r#"{{"type":"codex","access_token":"t","id_token":"{token}"}}"#));
         assert_eq!((found.plan.as_str(), found.scope.as_str(), found.owner.as_str()), ("team", "acc", "e@f"));
         assert_eq!(read(r#"{"type":"codex","access_token":"t","id_token":"junk"}"#).plan, "");
+    }
+
+    #[test]
+    fn kiros_file_says_how_it_was_logged_in_in_both_spellings() {
+        let social = read(
+            r#"{"type":"kiro","accessToken":"t","refreshToken":"r","profileArn":"arn:aws:codewhisperer:eu-central-1:1:profile/A","authMethod":"social","expiresAt":"2026-11-21T05:00:00Z"}"#,
+        );
+        assert_eq!((social.grant.method.as_str(), social.region.as_str()), ("social", "eu-central-1"));
+        assert!(social.scope.ends_with("profile/A") && social.expires.is_some());
+        let idc = read(
+            r#"{"type":"kiro","access_token":"t","refresh_token":"r","profile_arn":"arn:a:b:us-east-1:1:p","auth_method":"IdC","client_id":"c","client_secret":"canary","region":"eu-west-1","api_region":"us-west-2"}"#,
+        );
+        assert_eq!(idc.scope, "", "such logins are refused when they name a profile");
+        assert_eq!((idc.grant.region.as_str(), idc.region.as_str()), ("eu-west-1", "us-west-2"));
+        assert_eq!(idc.grant.client_secret.expose_secret(), "canary");
+        assert!(!format!("{idc:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_service_account_needs_no_token() {
+        let read = read(
+            r#"{"type":"vertex","project_id":"p-1","location":"europe-west4","service_account":{"client_email":"a@p.test","private_key":"canary","private_key_id":"7","token_uri":"https://t.test/token"}}"#,
+        );
+        assert_eq!((read.secret.expose_secret(), read.is_token), ("canary", true));
+        assert_eq!(read.scope, "projects/p-1/locations/europe-west4");
+        assert_eq!(
+            (read.grant.issuer.as_str(), read.token_endpoint.as_str()),
+            ("a@p.test", "https://t.test/token")
+        );
+        let bad = r#"{"type":"vertex","project_id":"p/../x","service_account":{"client_email":"a","private_key":"k"}}"#;
+        assert!(read_account("a.json", bad.as_bytes()).unwrap_err().contains("project_id"));
+    }
+
+    #[test]
+    fn intervals_of_renewal() {
+        let of = |text: &str| {
+            let file = format!(r#"{{"type":"kimi","access_token":"t","refresh_interval":{text}}}"#);
+            read_account("a.json", file.as_bytes()).map(|account| account.settings.refresh_interval)
+        };
+        let seconds = |n| Ok(Some(Duration::from_secs(n)));
+        for (text, found) in [
+            ("90", seconds(90)),
+            (r#""15m""#, seconds(900)),
+            (r#""2h""#, seconds(7200)),
+            (r#""""#, Ok(None)),
+            ("null", Ok(None)),
+        ] {
+            assert_eq!(of(text), found, "{text}");
+        }
+        assert!(of(r#""soon""#).is_err() && of("-1").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`Auth`]. May go wrong: nothing but kinds; keys are trimmed, empty and repeated ones are left out with a
 //! warning by [`crate::check`].
 
+use crate::client_key::ClientKey;
 use crate::proxy::ProxySetting;
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ pub const TEMPLATE_KEYS: [&str; 3] = ["your-api-key-1", "your-api-key-2", "your-
 #[serde(default, rename_all = "kebab-case")]
 #[expect(clippy::struct_field_names, reason = "fields are called as the keys of the file")]
 pub struct Auth {
-    /// Keys that clients show, trimmed, each once. Empty: everybody is let in.
-    pub api_keys: Vec<Secret>,
+    /// Keys that clients show, each once. Empty: everybody is let in.
+    pub api_keys: Vec<ClientKey>,
     /// Whether the relay WebSocket `/v1/ws` asks for a key too.
     pub ws_auth: bool,
     /// Folder with one JSON file per account; `~` is the home folder.

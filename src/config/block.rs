@@ -35,7 +35,8 @@ macro_rules! blocks {
                 match block { $(Block::$block => &self.$field,)* }
             }
 
-            pub(crate) fn entries_mut(&mut self, block: Block) -> &mut Vec<KeyEntry> {
+            /// The entries of a list, to change.
+            pub fn entries_mut(&mut self, block: Block) -> &mut Vec<KeyEntry> {
                 match block { $(Block::$block => &mut self.$field,)* }
             }
         }

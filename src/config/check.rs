@@ -13,7 +13,7 @@ mod payload;
 use crate::proxy::ProxySetting;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{Auth, Config, Listen, Server};
+use crate::{Auth, Config, Listen, ProxyProtocol, Server};
 use std::collections::HashSet;
 
 /// Checks and cleans `config`.
@@ -58,6 +58,11 @@ fn server(server: &Server, report: &mut Report<'_, '_>) {
             report.error(&limits.key(key), "nothing would fit in; the least is 1");
         }
     }
+    if server.proxy_protocol == ProxyProtocol::Trusted && server.trusted_proxies.0.is_empty() {
+        let problem =
+            "trusted-proxies is empty, so that nobody may send a PROXY header; list your proxies there";
+        report.error(&Place::Root.key("proxy-protocol"), problem);
+    }
     let mut taken = vec![Listen { host: server.host.clone(), port: server.port }];
     let extra = Place::Root.key("extra-listen");
     for (n, listen) in server.extra_listen.0.iter().enumerate() {
@@ -86,7 +91,7 @@ fn auth(auth: &mut Auth, report: &mut Report<'_, '_>) {
     auth.api_keys.retain(|key| {
         let place = list.item(n);
         n += 1;
-        if key.is_empty() {
+        if key.api_key.is_empty() {
             report.warn(&place, "empty key, left out");
             return false;
         }
@@ -96,6 +101,7 @@ fn auth(auth: &mut Auth, report: &mut Report<'_, '_>) {
         }
         fresh
     });
+    auth.api_keys.iter_mut().for_each(entries::client_key);
     if listed && auth.api_keys.is_empty() {
         let problem = "all keys are empty, which would let everybody in; remove the list if that is meant";
         report.error(&list, problem);

@@ -9,12 +9,12 @@
 use crate::auth::OldAuth;
 use crate::tree::joined;
 use crate::{
-    AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, Codex, CompatKey, Config, ErrorRule,
-    EventStreams, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging, Management,
-    Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility, Params, Payload,
-    Providers, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Span,
-    Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus,
-    Weight, Xai,
+    AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey, Config, ErrorRule,
+    EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging,
+    Management, Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility,
+    Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret,
+    Selection, Server, Shutdown, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls,
+    TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,6 +117,7 @@ leaves!(
     Listeners,
     Networks,
     Listen,
+    ProxyProtocol,
     Strategy,
     TransientCooldown,
     UnknownModelStatus,
@@ -130,11 +131,31 @@ leaves!(
     AmpMapping,
     OauthAlias,
     ModelOverride,
+    Expiry,
 );
 
 impl<T: Compare> Compare for Option<T> {}
 
 impl<P: Default + PartialEq> Compare for Rule<P> {}
+
+/// A key that became another one changed as a whole, as one that is written as a word does.
+impl Compare for ClientKey {
+    fn compare(&self, new: &Self, path: &str, set: &mut ChangeSet) {
+        let Self { api_key, name, allowed_models, allowed_prefixes, expires, max_concurrency, rpm, tpm } =
+            self;
+        if *api_key != new.api_key {
+            set.add(path.to_owned());
+            return;
+        }
+        name.compare(&new.name, &joined(path, "name"), set);
+        allowed_models.compare(&new.allowed_models, &joined(path, "allowed-models"), set);
+        allowed_prefixes.compare(&new.allowed_prefixes, &joined(path, "allowed-prefixes"), set);
+        expires.compare(&new.expires, &joined(path, "expires"), set);
+        max_concurrency.compare(&new.max_concurrency, &joined(path, "max-concurrency"), set);
+        rpm.compare(&new.rpm, &joined(path, "rpm"), set);
+        tpm.compare(&new.tpm, &joined(path, "tpm"), set);
+    }
+}
 
 /// Element by element, as long as none came or went: then the list as a whole.
 impl<T: Compare> Compare for Vec<T> {
@@ -163,24 +184,30 @@ impl<T: Compare> Compare for BTreeMap<String, T> {
 }
 
 structs! {
-    Server { host, port, tls, extra_listen, trusted_proxies, limits, timeouts, metrics }
+    Server {
+        host, port, tls, extra_listen, trusted_proxies, proxy_protocol, limits, timeouts, shutdown, metrics,
+    }
     Tls { enable, cert, key }
-    Limits { max_body_mb, max_in_flight, header_kib, header_count }
+    Limits {
+        max_body_mb, max_in_flight, header_kib, header_count, max_connections, max_connections_per_address,
+    }
     Timeouts { connect_seconds, first_byte_seconds, idle_seconds, client_body_seconds }
+    Shutdown { delay_seconds, drain_seconds, upgrade_drain_seconds }
     Metrics { listen }
     Auth { api_keys, ws_auth, auth_dir, auth_auto_refresh_workers, auth }
     Providers {
         proxy_url, gemini_api_key, interactions_api_key, claude_api_key, codex_api_key, xai_api_key,
         vertex_api_key, openai_compatibility, deepseek, fireworks, groq, kilo, minimax, mistral, novita,
         openrouter, roo, siliconflow, together, oauth_upstream, oauth_request_scoped_errors,
-        antigravity_no_capacity_retry, kiro_preferred_endpoint, responses_compact_enabled,
+        allow_link_local_hosts, antigravity_no_capacity_retry, kiro_preferred_endpoint, responses_compact_enabled,
         responses_websocket_enabled, codex, xai, ampcode, generative_language_api_key,
     }
     Codex { stream_bootstrap_buffering, model_level_cooling }
     Xai { inject_x_search }
     KeyEntry {
         api_key, token_file, priority, weight, prefix, base_url, proxy_url, headers, models, excluded_models,
-        disable_cooling, request_retry, request_scoped_errors, websockets, alpha_search,
+        disable_cooling, request_retry, max_concurrency, rpm, tpm, request_scoped_errors, websockets,
+        alpha_search,
         rebuild_mid_system_message,
     }
     OpenaiCompatibility {
@@ -188,7 +215,7 @@ structs! {
         headers, models, excluded_models, disable_cooling, request_retry, request_scoped_errors,
         support_prompt_cache_key,
     }
-    CompatKey { api_key, weight, proxy_url }
+    CompatKey { api_key, weight, proxy_url, max_concurrency, rpm, tpm }
     ModelEntry {
         name, alias, display_name, max_context_length, force_mapping, is_compat, image, input_modalities,
         output_modalities, thinking,
@@ -208,8 +235,9 @@ structs! {
     Payload { default, default_raw, overrides as "override", override_raw, filter }
     Routing {
         selection as "routing", request_retry, max_retry_credentials, max_retry_interval, disable_cooling,
-        save_cooldown_status, transient_error_cooldown_seconds, quota_exceeded,
+        save_cooldown_status, transient_error_cooldown_seconds, quota_exceeded, waiting as "waiting-room",
     }
+    Waiting { max_wait_before_error_ms, infinite_retry_mode, max_requests }
     Selection { strategy, session_affinity, session_affinity_ttl, session_affinity_subagents }
     QuotaExceeded { switch_project, switch_preview_model, antigravity_credits }
     Streaming { events as "streaming", nonstream_keepalive_interval, passthrough_headers }

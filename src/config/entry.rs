@@ -43,6 +43,15 @@ pub struct KeyEntry {
     /// Rounds in which it takes part; `None`: the general `request-retry`.
     #[serde(deserialize_with = "inherit_below_zero")]
     pub request_retry: Option<u32>,
+    /// Most requests at once; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_concurrency: u32,
+    /// Most requests in any 60 seconds; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
+    pub rpm: u32,
+    /// Tokens in any 60 seconds after which it is left alone; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
+    pub tpm: u64,
     /// What its errors mean.
     pub request_scoped_errors: Vec<ErrorRule>,
     /// Codex and xAI: WebSocket clients are served over an upstream WebSocket.
@@ -104,6 +113,15 @@ pub struct CompatKey {
     pub weight: Weight,
     /// The way to the provider with this key.
     pub proxy_url: ProxySetting,
+    /// Most requests at once; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_concurrency: u32,
+    /// Most requests in any 60 seconds; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
+    pub rpm: u32,
+    /// Tokens in any 60 seconds after which it is left alone; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
+    pub tpm: u64,
 }
 
 /// Share under weighted round-robin: 0 leaves the credential out of it, 1 is the default.

@@ -17,8 +17,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `server.rs` | addresses, TLS, limits, timeouts, metrics |
-//! | `auth.rs` | client keys, account folder |
+//! | `server.rs` | addresses, TLS, limits, timeouts, leaving, metrics |
+//! | `auth.rs`, `client_key.rs` | client keys, account folder |
 //! | `providers.rs`, `entry.rs`, `block.rs`, `amp.rs` | who answers: lists of keys and their entries |
 //! | `account.rs` | files of the account folder |
 //! | `models.rs` | names of models and their treatment |
@@ -42,6 +42,7 @@ mod amp;
 mod auth;
 mod block;
 mod check;
+mod client_key;
 mod diff;
 mod endpoint;
 mod entry;
@@ -67,10 +68,11 @@ mod streaming;
 mod tree;
 mod unknown;
 
-pub use account::{Account, AccountSettings, MAX_ACCOUNT_BYTES, Moment, read_account};
+pub use account::{Account, AccountSettings, Grant, MAX_ACCOUNT_BYTES, Moment, read_account, read_key_file};
 pub use amp::{AmpKey, AmpMapping, Ampcode};
 pub use auth::{Auth, TEMPLATE_KEYS};
 pub use block::Block;
+pub use client_key::{ClientKey, Expiry};
 pub use diff::{Change, ChangeSet, diff};
 pub use endpoint::BaseUrl;
 pub use entry::{
@@ -88,9 +90,12 @@ pub use notice::{Broken, Loaded, Notice};
 pub use payload::{JsonText, Params, Payload, RawParams, Rule, Scope};
 pub use providers::{Codex, Providers, Xai};
 pub use proxy::{ProxyLogin, ProxyScheme, ProxySetting, ProxyUrl};
-pub use routing::{QuotaExceeded, Routing, Selection, Strategy, TransientCooldown};
+pub use routing::{QuotaExceeded, Routing, Selection, Strategy, TransientCooldown, Waiting};
 pub use secret::Secret;
-pub use server::{DEFAULT_PORT, Host, Limits, Listen, Listeners, Metrics, Networks, Server, Timeouts, Tls};
+pub use server::{
+    DEFAULT_PORT, Host, Limits, Listen, Listeners, Metrics, Networks, ProxyProtocol, Server, Shutdown,
+    Timeouts, Tls,
+};
 pub use span::Span;
 pub use streaming::{EventStreams, Streaming};
 
@@ -220,6 +225,7 @@ mod tests {
             "entry[].models[].thinking.levels[]",
             "entry[].request-scoped-errors[].action",
             "openai-compatibility[].api-key-entries[].weight",
+            "api-keys[].allowed-models[]",
             "payload.rule[].models[].exist[]",
             "payload.filter[].params",
             "ampcode.model-mappings[].params",

@@ -372,7 +372,7 @@ payload:
              error-logs-max-files: -1\nunknown-model-status: 502\n",
         );
         assert_eq!(config.server.port, 8080);
-        let keys: Vec<_> = config.auth.api_keys.iter().map(crate::Secret::expose_secret).collect();
+        let keys: Vec<_> = config.auth.api_keys.iter().map(crate::ClientKey::expose_secret).collect();
         assert_eq!(keys, ["123", "0123", "true", "1e5", "padded", "12345678901234567890123"]);
         assert!(config.logging.debug && !config.auth.ws_auth);
         assert_eq!(config.server.extra_listen.0[0].port, 8672);
@@ -393,13 +393,14 @@ payload:
             ("RR", Strategy::RoundRobin),
             ("wrr", Strategy::WeightedRoundRobin),
             ("fillfirst", Strategy::FillFirst),
+            ("least-loaded", Strategy::LeastLoaded),
         ] {
             assert_eq!(good(&format!("routing: {{strategy: {word}}}")).routing.selection.strategy, strategy);
         }
         assert_eq!(
             warnings("routing:\n  strategy: fastest\n"),
             ["c:2:13: routing.strategy: unknown strategy `fastest`, round-robin is used; \
-             known are round-robin, weighted-round-robin, fill-first"]
+             known are round-robin, weighted-round-robin, fill-first, least-loaded"]
         );
     }
 

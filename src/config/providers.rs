@@ -71,6 +71,9 @@ pub struct Providers {
     pub oauth_upstream: BTreeMap<String, BaseUrl>,
     /// What the errors of a channel's accounts mean.
     pub oauth_request_scoped_errors: BTreeMap<String, Vec<ErrorRule>>,
+    /// Hosts whose link-local addresses may be used, as names or addresses. Clouds keep secrets at such
+    /// addresses, so that nothing goes there unasked.
+    pub allow_link_local_hosts: Vec<String>,
     /// Antigravity: when a model has no capacity, try its other hosts before giving up.
     pub antigravity_no_capacity_retry: bool,
     /// Kiro: `amazonq` or `codewhisperer` first; empty: in order.
@@ -115,6 +118,7 @@ impl Default for Providers {
             together: Vec::new(),
             oauth_upstream: BTreeMap::new(),
             oauth_request_scoped_errors: BTreeMap::new(),
+            allow_link_local_hosts: Vec::new(),
             antigravity_no_capacity_retry: true,
             kiro_preferred_endpoint: String::new(),
             responses_compact_enabled: true,

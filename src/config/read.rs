@@ -18,6 +18,9 @@ use std::rc::Rc;
 /// A message that starts with this is a remark: the file is used, with the default in place of the value.
 pub(crate) const REMARK: &str = "\u{1}";
 
+/// Name of a struct that people may also write as one word, for [`Deserializer::deserialize_struct`].
+pub(crate) const WORD_OR_MAP: &str = "word or map";
+
 /// What is wrong with a node.
 #[derive(Debug)]
 pub(crate) struct Fault {
@@ -310,13 +313,17 @@ impl<'t> Deserializer<'t> for Cursor<'_, 't> {
 
     fn deserialize_struct<V: Visitor<'t>>(
         self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
         let ids: &[Id] = match self.kind() {
             Kind::Map(ids) => ids,
             Kind::Null => &[],
+            Kind::Word(word) if name == WORD_OR_MAP => {
+                return self.blame(visitor.visit_borrowed_str(&word.text));
+            }
+            Kind::List(_) if name == WORD_OR_MAP => return self.expected("a key, or a map with api-key"),
             _ => return self.expected("a map"),
         };
         if self.id == 0 {

@@ -1,10 +1,10 @@
 //! Which credential serves a request, and what happens when it fails.
 //!
 //! Enters: `routing`, `request-retry`, `max-retry-credentials`, `max-retry-interval`, `disable-cooling`,
-//! `save-cooldown-status`, `transient-error-cooldown-seconds`, `quota-exceeded`. Leaves: [`Routing`]. May go
+//! `save-cooldown-status`, `transient-error-cooldown-seconds`, `quota-exceeded`, `waiting-room`. Leaves: [`Routing`]. May go
 //! wrong: nothing but kinds; an unknown strategy is a warning and means round-robin, as in CLIProxyAPI.
 
-use crate::lenient::floor_zero;
+use crate::lenient::{floor_zero, inherit_below_zero};
 use crate::read::{REMARK, quoted, word};
 use crate::span::Span;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -34,6 +34,30 @@ pub struct Routing {
     pub transient_error_cooldown_seconds: TransientCooldown,
     /// What to do when an account is used up.
     pub quota_exceeded: QuotaExceeded,
+    /// Where requests wait that nobody can serve now.
+    #[serde(rename = "waiting-room")]
+    pub waiting: Waiting,
+}
+
+/// `waiting-room`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Waiting {
+    /// Longest wait in milliseconds before a request that nobody can serve gets its error; 0: none. `None`:
+    /// some seconds for a credential that is at its limit or being tested, none for one that rests.
+    #[serde(deserialize_with = "inherit_below_zero")]
+    pub max_wait_before_error_ms: Option<u32>,
+    /// Wait for up to an hour, whatever the longest wait is.
+    pub infinite_retry_mode: bool,
+    /// Most requests that wait at once; the next one gets its error.
+    #[serde(deserialize_with = "floor_zero")]
+    pub max_requests: u32,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { max_wait_before_error_ms: None, infinite_retry_mode: false, max_requests: 1000 }
+    }
 }
 
 impl Default for Routing {
@@ -47,6 +71,7 @@ impl Default for Routing {
             save_cooldown_status: true,
             transient_error_cooldown_seconds: TransientCooldown::default(),
             quota_exceeded: QuotaExceeded::default(),
+            waiting: Waiting::default(),
         }
     }
 }
@@ -57,8 +82,9 @@ impl Default for Routing {
 pub struct Selection {
     /// Order among credentials of the same priority.
     pub strategy: Strategy,
-    /// Keep a conversation on its credential.
-    pub session_affinity: bool,
+    /// Keep a conversation on its credential: everywhere, nowhere, or (`None`) where the upstream keeps what it
+    /// read of it.
+    pub session_affinity: Option<bool>,
     /// For how long after its last request.
     pub session_affinity_ttl: Span,
     /// Let sub-agents use the credential of their parent.
@@ -69,7 +95,7 @@ impl Default for Selection {
     fn default() -> Self {
         Self {
             strategy: Strategy::default(),
-            session_affinity: false,
+            session_affinity: None,
             session_affinity_ttl: Span::from_secs(3600),
             session_affinity_subagents: true,
         }
@@ -87,6 +113,8 @@ pub enum Strategy {
     WeightedRoundRobin,
     /// The first until it cools.
     FillFirst,
+    /// The less busy and quicker of two drawn at random.
+    LeastLoaded,
 }
 
 impl Strategy {
@@ -96,6 +124,7 @@ impl Strategy {
             "" | "roundrobin" | "rr" => Some(Self::RoundRobin),
             "weightedroundrobin" | "wrr" => Some(Self::WeightedRoundRobin),
             "fillfirst" | "ff" => Some(Self::FillFirst),
+            "leastloaded" | "ll" => Some(Self::LeastLoaded),
             _ => None,
         }
     }
@@ -108,7 +137,7 @@ impl<'de> Deserialize<'de> for Strategy {
                 let text = quoted(text);
                 format!(
                     "{REMARK}unknown strategy {text}, round-robin is used; \
-                     known are round-robin, weighted-round-robin, fill-first"
+                     known are round-robin, weighted-round-robin, fill-first, least-loaded"
                 )
             })
         })

@@ -1,7 +1,7 @@
-//! Where clients come in: addresses, TLS, limits, timeouts, metrics.
+//! Where clients come in: addresses, TLS, limits, timeouts, metrics; and how the process leaves.
 //!
-//! Enters: `host`, `port`, `tls`, `extra-listen`, `trusted-proxies`, `limits`, `timeouts`, `metrics`. Leaves:
-//! [`Server`]. May go wrong: a host or port that cannot be listened on, an address range that is not one.
+//! Enters: `host`, `port`, `tls`, `extra-listen`, `trusted-proxies`, `proxy-protocol`, `limits`, `timeouts`,
+//! `shutdown`, `metrics`. Leaves: [`Server`]. May go wrong: a host or port that cannot be listened on, an address range that is not one.
 //! Host, port, TLS and the further listeners are read once, at start; the rest counts from the next reload.
 
 use crate::read::word;
@@ -29,13 +29,17 @@ pub struct Server {
     pub tls: Tls,
     /// Further ports with the same routes, as `8672`, `host:8672`, or a list of them.
     pub extra_listen: Listeners,
-    /// Networks whose `X-Forwarded-For` is believed. Nobody else can choose the address that lock-outs and
-    /// "local only" are judged by.
+    /// Networks whose `X-Forwarded-For` and `Forwarded` are believed. Nobody else can choose the address that
+    /// lock-outs and "local only" are judged by.
     pub trusted_proxies: Networks,
+    /// Whether those networks begin their connections with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
     /// How much one client may ask of us.
     pub limits: Limits,
     /// How long we wait.
     pub timeouts: Timeouts,
+    /// How the process leaves.
+    pub shutdown: Shutdown,
     /// Prometheus.
     pub metrics: Metrics,
 }
@@ -48,8 +52,10 @@ impl Default for Server {
             tls: Tls::default(),
             extra_listen: Listeners::default(),
             trusted_proxies: Networks::default(),
+            proxy_protocol: ProxyProtocol::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            shutdown: Shutdown::default(),
             metrics: Metrics::default(),
         }
     }
@@ -79,11 +85,22 @@ pub struct Limits {
     pub header_kib: u32,
     /// Most header fields; at least 1.
     pub header_count: u32,
+    /// Open connections of clients before further ones get 503; 0: as many as the system allows.
+    pub max_connections: u32,
+    /// The same for the connections of one address; 0: no bound. Trusted proxies are exempt.
+    pub max_connections_per_address: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body_mb: 64, max_in_flight: 0, header_kib: 64, header_count: 100 }
+        Self {
+            max_body_mb: 64,
+            max_in_flight: 0,
+            header_kib: 64,
+            header_count: 100,
+            max_connections: 0,
+            max_connections_per_address: 0,
+        }
     }
 }
 
@@ -97,13 +114,53 @@ pub struct Timeouts {
     pub first_byte_seconds: u32,
     /// Between two bytes of an upstream's answer.
     pub idle_seconds: u32,
-    /// For a client's whole request, header and body.
+    /// For a client's header, and then for its body.
     pub client_body_seconds: u32,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         Self { connect_seconds: 10, first_byte_seconds: 300, idle_seconds: 300, client_body_seconds: 60 }
+    }
+}
+
+/// How the process leaves when it is told to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Shutdown {
+    /// Seconds between the flip of readiness and the end of the listeners: load balancers need them to look.
+    pub delay_seconds: u32,
+    /// Seconds that running answers have after that.
+    pub drain_seconds: u32,
+    /// The same for a process that handed its listeners to a new one: nobody waits for its end.
+    pub upgrade_drain_seconds: u32,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { delay_seconds: 1, drain_seconds: 60, upgrade_drain_seconds: 600 }
+    }
+}
+
+/// Who begins connections with a PROXY header (HAProxy's protocol, version 1 and 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyProtocol {
+    /// Nobody.
+    #[default]
+    Off,
+    /// The trusted proxies, always: one that does not is cut, since nobody could tell the two apart.
+    Trusted,
+}
+
+impl<'de> Deserialize<'de> for ProxyProtocol {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        word(input, |text| match text {
+            // YAML reads a bare `off` as a word or as a truth value, by its version.
+            "off" | "false" | "" => Ok(Self::Off),
+            "trusted" => Ok(Self::Trusted),
+            _ => Err("expected off or trusted".to_owned()),
+        })
     }
 }
 

@@ -7,11 +7,16 @@ use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+use std::time::Duration;
 use wire::ir::Usage;
 
 /// Seconds, from a local answer to a long thought.
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// Seconds of waits, up to the longest.
+const WAIT_SECONDS: &[f64] =
+    &[0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0];
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -33,12 +38,65 @@ pub struct Metrics {
     pub store_writes: IntCounterVec,
     /// Requests that are being served.
     pub in_flight: IntGauge,
+    /// Connections of clients that are open.
+    pub connections: IntGauge,
+    /// `request`s and `connection`s that were refused because there were too many.
+    pub shed: IntCounterVec,
     /// Upstream connections that were opened.
     pub connections_opened: IntCounter,
     /// Upstream connections that were used again.
     pub connections_reused: IntCounter,
     /// Handlers that panicked.
     pub panics: IntCounter,
+    /// Requests that wait for somebody to serve them.
+    pub waits: Waits,
+    key_refusals: IntCounterVec,
+}
+
+/// Metrics of the waiting room.
+#[derive(Clone, Debug)]
+pub struct Waits {
+    waiting: IntGauge,
+    waited: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Waits {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let waiting = IntGauge::new("waiting_requests", "Requests that wait for a credential.")?;
+        let seconds = HistogramOpts::new("wait_seconds", "Time that requests waited for a credential.");
+        let outcome = ["outcome"];
+        Ok(Self {
+            waiting: registered(registry, waiting)?,
+            waited: counters(
+                registry,
+                "waited_requests_total",
+                "Waits for a credential, also those that were refused because too many wait.",
+                &outcome,
+            )?,
+            seconds: registered(
+                registry,
+                HistogramVec::new(seconds.buckets(WAIT_SECONDS.to_vec()), &outcome)?,
+            )?,
+        })
+    }
+
+    /// A request begins to wait.
+    pub fn entered(&self) {
+        self.waiting.inc();
+    }
+
+    /// A wait is over.
+    pub fn left(&self, outcome: &str, after: Duration) {
+        self.waiting.dec();
+        self.waited.with_label_values(&[outcome]).inc();
+        self.seconds.with_label_values(&[outcome]).observe(after.as_secs_f64());
+    }
+
+    /// A request may not wait because too many do.
+    pub fn full(&self) {
+        self.waited.with_label_values(&["full"]).inc();
+    }
 }
 
 /// What a finished request was about.
@@ -61,8 +119,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| counters(&registry, name, help, labels);
         let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help)?);
         let seconds = |name: &str, help: &str| seconds(&registry, name, help);
-        let in_flight = IntGauge::new("in_flight_requests", "Requests that are being served.")?;
-        let in_flight = registered(&registry, in_flight)?;
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
         Ok(Self {
             reloads: counters("config_reloads_total", "Changes of the configuration file.", &["outcome"])?,
             requests: counters(
@@ -101,12 +158,8 @@ impl Metrics {
                 &["model", "fallback"],
             )?,
             empty: counters("empty_answers_total", "Answers without content.", &["provider", "model"])?,
-            thinking_mismatch: counters(
-                "thinking_mismatch_total",
-                "Requests that were sent with another amount of thinking than was asked for, and answers with \
-                 another than their upstream was told.",
-                &["provider", "model", "kind"],
-            )?,
+            thinking_mismatch: thinking_mismatch(&registry)?,
+            shed: counters("shed_total", "Requests and connections that were too many.", &["what"])?,
             connections_opened: counter("upstream_connections_opened_total", "Upstream connections opened.")?,
             connections_reused: counter(
                 "upstream_connections_reused_total",
@@ -114,7 +167,10 @@ impl Metrics {
             )?,
             store_writes: counters("store_writes_total", "Batches of what was learnt.", &["outcome"])?,
             panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
-            in_flight,
+            connections: gauge("open_connections", "Connections of clients that are open.")?,
+            in_flight: gauge("in_flight_requests", "Requests that are being served.")?,
+            waits: Waits::new(&registry)?,
+            key_refusals: key_refusals(&registry)?,
             registry,
         })
     }
@@ -133,6 +189,11 @@ impl Metrics {
     /// An upstream was called.
     pub fn attempt(&self, provider: &str, model: &str, outcome: &str) {
         self.attempts.with_label_values(&[provider, model, outcome]).inc();
+    }
+
+    /// A client key does not allow a request.
+    pub fn key_refusal(&self, reason: &str) {
+        self.key_refusals.with_label_values(&[reason]).inc();
     }
 
     /// A credential was set aside.
@@ -182,6 +243,17 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         out
     }
+}
+
+fn key_refusals(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Requests that their client key does not allow.";
+    counters(registry, "client_key_refusals_total", help, &["reason"])
+}
+
+fn thinking_mismatch(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Requests that were sent with another amount of thinking than was asked for, and answers with \
+                another than their upstream was told.";
+    counters(registry, "thinking_mismatch_total", help, &["provider", "model", "kind"])
 }
 
 fn counters(

@@ -44,6 +44,8 @@ pub struct Facts {
     pub usage: Usage,
     /// Milliseconds to the answer's first byte.
     pub first_event_ms: Option<u64>,
+    /// Milliseconds in which nobody could serve it.
+    pub waited_ms: u64,
     /// Milliseconds in all.
     pub latency_ms: u64,
     /// What the translation lost.
@@ -60,6 +62,32 @@ impl Facts {
         self.user_agent.clone_from(&opened.user_agent);
         self.method.clone_from(&opened.method);
         self.path.clone_from(&opened.path);
+    }
+
+    /// The path without what varies in it: the one by which documents of the APIs call the endpoint.
+    pub fn endpoint(&self) -> &'static str {
+        match (self.operation, self.client) {
+            ("generate", "openai") => "/v1/chat/completions",
+            ("generate" | "websocket", "openai-response") => "/v1/responses",
+            ("generate", "claude") => "/v1/messages",
+            ("generate", "gemini") => "/v1beta/models:generateContent",
+            ("count_tokens", "claude") => "/v1/messages/count_tokens",
+            ("count_tokens", _) => "/v1beta/models:countTokens",
+            ("completion", _) => "/v1/completions",
+            ("compact", _) => "/v1/responses/compact",
+            ("images.generations", _) => "/v1/images/generations",
+            ("images.edits", _) => "/v1/images/edits",
+            ("audio.transcriptions", _) => "/v1/audio/transcriptions",
+            ("audio.translations", _) => "/v1/audio/translations",
+            ("audio.speech", _) => "/v1/audio/speech",
+            ("embeddings", _) => "/v1/embeddings",
+            ("moderations", _) => "/v1/moderations",
+            ("rerank", _) => "/v1/rerank",
+            ("embed_content", _) => "/v1beta/models:embedContent",
+            ("batch_embed_contents", _) => "/v1beta/models:batchEmbedContents",
+            ("files", _) => "/v1beta/files",
+            _ => "(other)",
+        }
     }
 
     /// The line.
@@ -102,6 +130,9 @@ impl Facts {
         }
         if self.stream {
             o.bool("stream", true);
+        }
+        if self.waited_ms > 0 {
+            o.uint("waited_ms", self.waited_ms);
         }
         if let Some(first) = self.first_event_ms {
             o.uint("first_event_ms", first);

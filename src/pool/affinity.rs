@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 
 use crate::credential::CredentialId;
 
+/// A session waits this long for its credential before it moves: about the life of a prompt cache.
+pub(crate) const PATIENCE_MS: u64 = 300_000;
 const SHARDS: usize = 16;
 /// Sessions of one generation in one shard.
 const GENERATION: usize = 4096;
@@ -66,6 +68,16 @@ impl Affinity {
         }
         shard.young.insert(key, Binding { credential: credential.clone(), used_ms: now_ms });
     }
+
+    /// The session is not served by this credential any more; one that has moved on stays where it is.
+    pub(crate) fn unbind(&self, key: u64, credential: &CredentialId) {
+        let mut shard = self.shard(key).lock();
+        let latest = shard.young.get(&key).or_else(|| shard.old.get(&key));
+        if latest.is_some_and(|binding| binding.credential == *credential) {
+            shard.young.remove(&key);
+            shard.old.remove(&key);
+        }
+    }
 }
 
 impl Affinity {
@@ -107,6 +119,21 @@ mod tests {
         assert_eq!(ask(2001).credential, None);
         assert_ne!(affinity.session(7, "other", 1000, 0).key, key);
         assert_ne!(affinity.session(8, "m", 1000, 0).key, key);
+    }
+
+    #[test]
+    fn only_the_credential_that_holds_a_session_can_let_it_go() {
+        let affinity = Affinity::default();
+        let (a, b) = (CredentialId::new("a"), CredentialId::new("b"));
+        let key = affinity.session(7, "m", 1000, 0).key;
+        affinity.bind(key, &a, 0);
+        affinity.unbind(key, &b);
+        assert_eq!(affinity.session(7, "m", 1000, 0).credential, Some(a.clone()));
+        affinity.bind(key, &b, 1);
+        affinity.unbind(key, &a);
+        assert_eq!(affinity.session(7, "m", 1000, 1).credential, Some(b.clone()));
+        affinity.unbind(key, &b);
+        assert_eq!(affinity.session(7, "m", 1000, 1).credential, None);
     }
 
     #[test]

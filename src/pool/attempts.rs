@@ -27,15 +27,23 @@ pub struct Attempts {
     /// Credentials whose last failure is not worth another round.
     barred: SmallVec<[Key; 4]>,
     refreshed: SmallVec<[Key; 2]>,
+    /// Projects that are used up, and the wait that each asked for.
+    projects: SmallVec<[(Key, u32, Option<u64>); 2]>,
     stay: Option<Stay>,
+    /// Somebody was forgiven and not picked since: what stands in the way is told once more.
+    hopes: bool,
+    /// The conversation begins with this request.
+    begins: bool,
+    /// This request has bound its session to a credential that has not answered yet.
+    bound: bool,
 }
 
 /// The next pick stays with a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stay {
     pub(crate) credential: CredentialId,
-    /// The model to repeat with a renewed token; `None`: the next model.
-    pub(crate) refresh: Option<u32>,
+    /// The model to repeat, and whether with a renewed token; `None`: the next model.
+    pub(crate) again: Option<(u32, bool)>,
 }
 
 /// A failed attempt.
@@ -62,6 +70,25 @@ impl Attempts {
     /// Status of the last failure; `None`: there was none, or it had none.
     pub fn last_status(&self) -> Option<u16> {
         self.last_status
+    }
+
+    /// Says whether the conversation begins with this request. Whoever serves it is remembered; who served
+    /// another one that began with the same words is not looked for.
+    pub fn conversation_begins(&mut self, begins: bool) {
+        self.begins = begins;
+    }
+
+    /// Whether the session has no credential of its own yet that it should return to.
+    pub(crate) fn may_bind_anew(&self) -> bool {
+        self.begins || self.bound
+    }
+
+    pub(crate) fn begins(&self) -> bool {
+        self.begins
+    }
+
+    pub(crate) fn bound(&mut self) {
+        self.bound = true;
     }
 
     /// Different credentials in this round.
@@ -92,8 +119,40 @@ impl Attempts {
         self.refreshed.contains(&key)
     }
 
+    pub(crate) fn is_used_up(&self, key: Key) -> bool {
+        self.used_up.contains(&key)
+    }
+
+    /// A credential may serve this request once more: its rest was the obstacle, and is waited for.
+    pub(crate) fn forgive(&mut self, key: Key) {
+        self.hopes = true;
+        self.credentials.retain(|other| *other != key);
+        self.models.retain(|(other, _)| *other != key);
+        self.used_up.retain(|other| *other != key);
+    }
+
+    /// Whether the request has tried all it may: what others suffer is no news for it.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.total > 0 && !self.hopes
+    }
+
+    /// A project of a credential is used up.
+    pub(crate) fn used_project(&mut self, key: Key, project: u32, hint_ms: Option<u64>) {
+        self.projects.push((key, project, hint_ms));
+    }
+
+    pub(crate) fn has_used_project(&self, key: Key, project: u32) -> bool {
+        self.projects.iter().any(|(of, used, _)| (*of, *used) == (key, project))
+    }
+
+    /// The shortest wait that a credential's projects asked for.
+    pub(crate) fn soonest_project(&self, key: Key) -> Option<u64> {
+        self.projects.iter().filter(|(of, ..)| *of == key).filter_map(|(.., hint_ms)| *hint_ms).min()
+    }
+
     pub(crate) fn picked(&mut self, key: Key, model: u32, refresh: bool) {
         self.total += 1;
+        self.hopes = false;
         if !self.credentials.contains(&key) {
             self.credentials.push(key);
         }
@@ -109,10 +168,11 @@ impl Attempts {
     pub(crate) fn failed(&mut self, failed: &Failed<'_>, next: Next) {
         let Failed { key, credential, model, status } = *failed;
         self.last_status = status;
-        let stay = |refresh| Some(Stay { credential: credential.clone(), refresh });
+        let stay = |again| Some(Stay { credential: credential.clone(), again });
         self.stay = match next {
             Next::OtherModelSameCredential => stay(None),
-            Next::RefreshThenSame => stay(Some(model)),
+            Next::OtherProjectSameCredential => stay(Some((model, false))),
+            Next::RefreshThenSame => stay(Some((model, true))),
             Next::OtherCredential | Next::Return => None,
         };
         if self.stay.is_none() && !self.used_up.contains(&key) {
@@ -134,6 +194,7 @@ impl Attempts {
         self.credentials.clear();
         self.models.clear();
         self.used_up.clear();
+        self.projects.clear();
         self.stay = None;
     }
 }

@@ -7,9 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
+use smallvec::SmallVec;
 use wire::Protocol;
 use wire::target::Profile;
 
+use crate::budget::Limits;
 use crate::model::{ModelSet, ModelSpec};
 use crate::rules::ErrorRule;
 
@@ -75,6 +77,22 @@ impl Kind {
             host.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
         });
         known.map_or(Self::Chat, |(_, kind)| *kind)
+    }
+
+    /// Whether its upstream keeps what it read of a conversation for the next turn, and reports how much of it
+    /// was found again. Chat Completions servers are too many kinds to tell.
+    pub fn caches_prompts(self) -> bool {
+        match self {
+            Self::Responses
+            | Self::Codex
+            | Self::Claude
+            | Self::Gemini
+            | Self::Vertex
+            | Self::Antigravity
+            | Self::GeminiCli
+            | Self::Kiro => true,
+            Self::Chat | Self::Kimi | Self::Qwen | Self::Iflow | Self::Copilot => false,
+        }
     }
 
     /// The catalogue's channel of a Chat Completions server; empty: it serves what the operator lists.
@@ -170,7 +188,7 @@ pub struct CredentialSpec {
     pub secret: SecretString,
     /// Whether that is a token of a login and not a key: some upstreams want it in another header.
     pub is_token: bool,
-    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro.
+    /// The account within the login: project of Google's backends (several with commas), workspace of ChatGPT, profile of Kiro.
     pub scope: Arc<str>,
     /// Headers to add. Values may be secrets; one that starts with `$` names a header of the client.
     pub headers: Vec<(String, SecretString)>,
@@ -193,8 +211,18 @@ pub struct CredentialSpec {
     pub request_scoped_errors: Arc<[ErrorRule]>,
     /// Most requests at once; `None`: no limit.
     pub in_flight_limit: Option<u32>,
+    /// Most requests in any 60 seconds; `None`: no limit.
+    pub rpm: Option<u32>,
+    /// Tokens in any 60 seconds after which others serve; `None`: no limit.
+    pub tpm: Option<u64>,
+    /// Where it lists its models, below its base URL; `None`: what it serves is known without asking.
+    pub lists: Option<Arc<str>>,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
+    /// Its secret is only what tokens are made of: it is never sent.
+    pub mints: bool,
+    /// Seconds since 1970 at which its secret runs out, where that is known.
+    pub end_s: Option<u64>,
     /// Configured, but not used.
     pub disabled: bool,
 }
@@ -221,21 +249,45 @@ impl CredentialSpec {
             request_retry: None,
             request_scoped_errors: Arc::from([]),
             in_flight_limit: None,
+            rpm: None,
+            tpm: None,
+            lists: None,
             refreshable: false,
+            mints: false,
+            end_s: None,
             disabled: false,
         }
     }
 
-    /// Whether both reach the same account by the same way, so that what was learnt of one holds for the
-    /// other.
-    pub(crate) fn same_connection(&self, other: &Self) -> bool {
+    /// What it may be used in a minute.
+    pub(crate) fn minute(&self) -> Limits {
+        Limits { concurrency: None, rpm: self.rpm, tpm: self.tpm }
+    }
+
+    /// Takes over the limits of a configuration.
+    pub(crate) fn limited(self, limits: Limits) -> Self {
+        Self { in_flight_limit: limits.concurrency, rpm: limits.rpm, tpm: limits.tpm, ..self }
+    }
+
+    /// The projects of a Google account, in order: a comma separates them. For all others the scope as it is.
+    pub(crate) fn projects(&self) -> SmallVec<[&str; 2]> {
+        match self.kind {
+            Kind::Antigravity | Kind::GeminiCli => {
+                self.scope.split(',').map(str::trim).filter(|project| !project.is_empty()).collect()
+            }
+            _ => SmallVec::from_iter([&*self.scope]),
+        }
+    }
+
+    /// Whether both go the same way to the same account, so that what was learnt of one login holds for the
+    /// other. The login itself is compared by [`crate::token`].
+    pub(crate) fn same_way(&self, other: &Self) -> bool {
         let headers = |spec: &Self| -> Vec<(String, String)> {
             spec.headers.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect()
         };
         self.kind == other.kind
             && self.base_url == other.base_url
             && self.scope == other.scope
-            && self.secret.expose_secret() == other.secret.expose_secret()
             && self.proxy == other.proxy
             && headers(self) == headers(other)
     }
@@ -257,13 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_is_another_connection() {
+    fn another_address_is_another_way() {
         let one = CredentialSpec::new(CredentialId::new("a"), "p", Kind::Chat, ModelSet::new([]));
         let mut two = one.clone();
         two.priority = 7;
-        assert!(one.same_connection(&two));
-        two.secret = SecretString::from("other");
-        assert!(!one.same_connection(&two));
+        assert!(one.same_way(&two));
+        two.base_url = Arc::from("http://other");
+        assert!(!one.same_way(&two));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod account;
 mod entry;
 mod overrides;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -16,22 +16,44 @@ use config::{Account, Block, Config};
 use sha2::{Digest, Sha256};
 
 use crate::credential::{CredentialId, CredentialSpec, Kind};
+use crate::fallback::Fallbacks;
 use crate::settings::{Settings, Strategy};
 use entry::Maker;
 
 /// What the configuration and the accounts of its folder say, in the pool's terms.
 pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<CredentialSpec>) {
-    let mut specs = convert(config).0;
+    from_config_and(config, accounts, &Found::new())
+}
+
+/// Models that upstreams listed when they were asked, by credential ([`CredentialSpec::lists`]).
+pub type Found = HashMap<CredentialId, Vec<String>>;
+
+/// The same with what upstreams have listed.
+pub fn from_config_and(
+    config: &Config,
+    accounts: &[Account],
+    found: &Found,
+) -> (Settings, Vec<CredentialSpec>) {
+    let mut specs = convert(config, found).0;
     specs.extend(account::convert(config, accounts).0);
     overrides::apply(&mut specs, &config.models.model_overrides);
-    (settings(config), specs)
+    let mut settings = settings(config);
+    if config.routing.quota_exceeded.switch_preview_model {
+        previews(&specs, &mut settings.fallback_models);
+    }
+    (settings, specs)
 }
 
 /// What the configuration and the accounts ask for and nobody serves, one sentence each. For a warning at
 /// start and reload.
 pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
-    let mut told = convert(config).1;
+    let mut told = convert(config, &Found::new()).1;
     told.extend(account::convert(config, accounts).1);
+    if config.routing.quota_exceeded.antigravity_credits {
+        told.push(
+            "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
+        );
+    }
     told
 }
 
@@ -44,6 +66,7 @@ fn settings(config: &Config) -> Settings {
             config::Strategy::RoundRobin => Strategy::RoundRobin,
             config::Strategy::WeightedRoundRobin => Strategy::Weighted,
             config::Strategy::FillFirst => Strategy::FillFirst,
+            config::Strategy::LeastLoaded => Strategy::LeastLoaded,
         },
         force_model_prefix: config.models.force_model_prefix,
         request_retry: routing.request_retry,
@@ -51,13 +74,47 @@ fn settings(config: &Config) -> Settings {
         max_retry_interval_ms: u64::from(routing.max_retry_interval) * 1000,
         disable_cooling: routing.disable_cooling,
         transient_cooldown_ms: routing.transient_error_cooldown_seconds.duration().map_or(0, millis),
-        session_affinity_ms: if selection.session_affinity {
-            millis(selection.session_affinity_ttl.0)
-        } else {
-            0
+        session_affinity_ms: match selection.session_affinity {
+            Some(false) => 0,
+            Some(true) | None => millis(selection.session_affinity_ttl.0),
         },
-        fallback_models: config.models.fallback_models.iter().map(fallbacks).collect(),
+        affinity_without_cache: selection.session_affinity == Some(true),
+        switch_project: routing.quota_exceeded.switch_project,
+        fallback_models: USUAL_FALLBACKS
+            .iter()
+            .map(|(model, list)| ((*model).to_owned(), list.iter().map(|name| Arc::from(*name)).collect()))
+            .chain(config.models.fallback_models.iter().map(fallbacks))
+            .collect(),
         ..Settings::default()
+    }
+}
+
+/// What serves in place of a model that many accounts list and are refused, unless `fallback-models` has a list
+/// for it, which may be empty. Source: `reference/cliproxyapi-plusplus.md` 2.5, Spark.
+const USUAL_FALLBACKS: [(&str, &[&str]); 1] = [("gpt-5.3-codex-spark", &["gpt-5.3-codex"])];
+
+/// A Gemini model and its preview serve in each other's place, where both are served and the file has no list
+/// for the one that is asked for.
+fn previews(specs: &[CredentialSpec], lists: &mut Fallbacks) {
+    const PREVIEW: &str = "-preview";
+    let google = |spec: &&CredentialSpec| {
+        matches!(spec.kind, Kind::Gemini | Kind::Vertex | Kind::GeminiCli | Kind::Antigravity)
+            && !spec.disabled
+    };
+    let of = |spec: &CredentialSpec| -> Vec<Arc<str>> {
+        spec.models
+            .models()
+            .iter()
+            .filter(|m| m.alias.starts_with("gemini"))
+            .map(|m| Arc::clone(&m.alias))
+            .collect()
+    };
+    let names: BTreeSet<Arc<str>> = specs.iter().filter(google).flat_map(of).collect();
+    for name in &names {
+        let twin = name.strip_suffix(PREVIEW).map_or_else(|| format!("{name}{PREVIEW}"), str::to_owned);
+        if let Some(twin) = names.get(twin.as_str()) {
+            lists.entry(name.to_lowercase()).or_insert_with(|| Arc::from([Arc::clone(twin)]));
+        }
     }
 }
 
@@ -86,10 +143,12 @@ fn is_codex_backend(base_url: &str) -> bool {
     base_url.contains("://chatgpt.com/") || base_url.trim_end_matches('/').ends_with("/codex")
 }
 
-fn convert(config: &Config) -> (Vec<CredentialSpec>, Vec<String>) {
+fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>) {
     let mut maker = Maker::default();
     let mut unserved = Vec::new();
     let mut specs = Vec::new();
+    // What a credential does not serve, and where it lists what it does.
+    let mut lists: Vec<(&[String], &str)> = Vec::new();
     for block in Block::ALL {
         for (n, entry) in config.providers.entries(*block).iter().enumerate() {
             let place = format!("{}[{n}]", block.key());
@@ -99,30 +158,44 @@ fn convert(config: &Config) -> (Vec<CredentialSpec>, Vec<String>) {
                 continue;
             };
             if entry.api_key.is_empty() && !entry.token_file.is_empty() {
-                unserved.push(format!("{place} is not served: this version does not read token-file"));
+                unserved.push(format!("{place} is not served: its token-file holds no key"));
                 continue;
             }
             specs.push(maker.key(kind, provider, base_url.unwrap_or_default(), entry, n));
+            let preset = block.preset_url().is_some();
+            lists.push((&entry.excluded_models, if preset { MODELS } else { "" }));
         }
     }
     for block in &config.providers.openai_compatibility {
-        specs.extend(maker.compat(block));
+        let made = maker.compat(block);
+        let path = Some(block.models_endpoint.as_str()).filter(|path| !path.is_empty()).unwrap_or(MODELS);
+        lists.extend(made.iter().map(|_| (block.excluded_models.as_slice(), path)));
+        specs.extend(made);
     }
     let mut seen: HashMap<String, u32> = HashMap::new();
-    for spec in &mut specs {
-        if spec.models.models().is_empty() && !spec.disabled {
-            unserved.push(format!("{} serves nothing: it has no models", spec.label));
-        }
+    for (spec, (excluded, path)) in specs.iter_mut().zip(lists) {
         // Entries that differ in their models only have the same digest.
         let times = seen.entry(spec.id.to_string()).or_insert(0);
         *times += 1;
         if *times > 1 {
             spec.id = CredentialId::new(format!("{}-{times}", spec.id));
         }
+        if spec.models.models().is_empty() && excluded.is_empty() && path.is_empty() && !spec.disabled {
+            unserved.push(format!("{} serves nothing: it has no models", spec.label));
+        }
+        if spec.models.models().is_empty() && !path.is_empty() {
+            spec.lists = Some(Arc::from(path));
+            if let Some(ids) = found.get(&spec.id) {
+                spec.models = entry::found(ids, excluded);
+            }
+        }
     }
     unserved.extend(maker.problems);
     (specs, unserved)
 }
+
+/// Where OpenAI-compatible servers list their models.
+const MODELS: &str = "/models";
 
 /// `kind-0123456789ab`: twelve hex digits of a digest over what tells credentials apart.
 fn id(kind: &str, parts: &[&str]) -> CredentialId {
@@ -289,6 +362,8 @@ mod tests {
             max_retry_interval_ms: 30_000,
             transient_cooldown_ms: 0,
             session_affinity_ms: 600_000,
+            affinity_without_cache: true,
+            fallback_models: settings.fallback_models.clone(),
             ..Settings::default()
         };
         assert_eq!(settings, expected);
@@ -300,19 +375,78 @@ mod tests {
     }
 
     #[test]
+    fn sessions_stay_by_default_where_prompts_are_cached() {
+        let of = |yaml: &str| {
+            let settings = from_config(&load(yaml), &[]).0;
+            (settings.session_affinity_ms, settings.affinity_without_cache)
+        };
+        assert_eq!(of("{}"), (3_600_000, false));
+        assert_eq!(of("routing: {session-affinity: true}"), (3_600_000, true));
+        assert_eq!(of("routing: {session-affinity: false}").0, 0);
+        let strategy = from_config(&load("routing: {strategy: least-loaded}"), &[]).0.strategy;
+        assert_eq!(strategy, Strategy::LeastLoaded);
+    }
+
+    #[test]
+    fn spark_has_a_fallback_unless_the_file_says_otherwise() {
+        let list = |yaml: &str| {
+            let lists = from_config(&load(yaml), &[]).0.fallback_models;
+            lists["gpt-5.3-codex-spark"].iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(list("{}"), ["gpt-5.3-codex"]);
+        assert_eq!(list("fallback-models: {m: [n]}"), ["gpt-5.3-codex"]);
+        assert_eq!(list("fallback-models: {GPT-5.3-Codex-Spark: [gpt-5.4]}"), ["gpt-5.4"]);
+        assert!(list("fallback-models: {gpt-5.3-codex-spark: []}").is_empty());
+    }
+
+    #[test]
+    fn previews_and_their_models_serve_for_each_other_where_that_is_wanted() {
+        let models = "gemini-api-key: [{api-key: k, models: [{name: gemini-x}, {name: gemini-x-preview}, {name: gemini-y}]}]\n\
+                      claude-api-key: [{api-key: k, models: [{name: gemini-y-preview}]}]\n";
+        let lists = |more: &str| {
+            let lists = from_config(&load(&format!("{models}{more}")), &[]).0.fallback_models;
+            let gemini = lists.into_iter().filter(|(name, _)| name.starts_with("gemini"));
+            gemini.map(|(name, list)| format!("{name}: {}", list.join(" "))).collect::<Vec<_>>()
+        };
+        assert!(lists("").is_empty());
+        let switch = "quota-exceeded: {switch-preview-model: true}\n";
+        assert_eq!(lists(switch), ["gemini-x: gemini-x-preview", "gemini-x-preview: gemini-x"]);
+        let own = format!("{switch}fallback-models: {{gemini-x: []}}\n");
+        assert_eq!(lists(&own), ["gemini-x: ", "gemini-x-preview: gemini-x"]);
+    }
+
+    #[test]
+    fn what_cannot_be_switched_is_told_and_what_can_be_is_not() {
+        let told = |yaml: &str| unserved(&load(yaml), &[]);
+        assert!(told("quota-exceeded: {switch-project: true, switch-preview-model: true}").is_empty());
+        assert!(told("quota-exceeded: {antigravity-credits: true}")[0].contains("antigravity-credits"));
+    }
+
+    #[test]
     fn what_nobody_serves_is_told() {
         let config = load(
             "interactions-api-key: [{api-key: k}]\nroo: [{api-key: k}, {token-file: /t}]\n\
              openai-compatibility: [{name: e, base-url: 'http://t', api-key-entries: [{api-key: k}]}]\n",
         );
         let told = unserved(&config, &[]);
-        let begins = [
-            "interactions-api-key[0] is not served",
-            "roo[1] is not served",
-            "roo#1 serves nothing",
-            "e#1 serves nothing",
-        ];
+        let begins = ["interactions-api-key[0] is not served", "roo[1] is not served"];
         assert_eq!(told.len(), begins.len(), "{told:?}");
         assert!(told.iter().zip(begins).all(|(line, begin)| line.starts_with(begin)), "{told:?}");
+    }
+
+    #[test]
+    fn row_38_blocks_without_models_serve_what_their_upstream_lists() {
+        let config = load(
+            "roo: [{api-key: k, excluded-models: ['*-old']}]\ngroq: [{api-key: k, models: [{name: m}]}]\n\
+             openai-compatibility: [{name: e, base-url: 'http://t', models-endpoint: /list}]\n",
+        );
+        let (_, specs) = from_config(&config, &[]);
+        let paths: Vec<_> = specs.iter().map(|spec| spec.lists.as_deref()).collect();
+        assert_eq!(paths, [None, Some("/models"), Some("/list")]);
+        let listed = vec!["a".to_owned(), "b-old".to_owned()];
+        let found = Found::from([(specs[1].id.clone(), listed)]);
+        let (_, specs) = from_config_and(&config, &[], &found);
+        let ids: Vec<_> = specs[1].models.models().iter().map(|model| &*model.upstream).collect();
+        assert_eq!(ids, ["a"]);
     }
 }

@@ -184,6 +184,12 @@ impl Health {
         }
     }
 
+    /// Forgets the trouble of one kind.
+    pub(crate) fn forget(&mut self, class: Class) {
+        self.whole.take_if(|record| record.class == class);
+        self.models.retain(|_, record| record.class != class);
+    }
+
     /// Forgets models that are served no more.
     pub(crate) fn keep(&mut self, served: impl Fn(&str) -> bool) {
         self.models.retain(|model, _| served(model));

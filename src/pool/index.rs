@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::credential::{CredentialId, CredentialSpec};
+use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::model::{ModelSet, ModelSpec, Span};
 use crate::queue::Queue;
+use crate::ratio::Window;
 use crate::settings::{Settings, Strategy};
 use crate::state::{Key, Signals, State};
+use crate::token::same_login;
 
 /// A credential: its configuration and its state.
 #[derive(Debug)]
@@ -68,6 +70,10 @@ pub(crate) struct Entry {
     pub(crate) facts: Arc<ModelSpec>,
     /// The provider shown for it.
     pub(crate) shown_provider: Arc<str>,
+    /// Somebody here keeps a prompt cache, so that a session is worth remembering.
+    pub(crate) caches: bool,
+    /// How its attempts ended.
+    pub(crate) errors: Arc<Window>,
 }
 
 impl Entry {
@@ -206,6 +212,8 @@ impl Index {
             provider: same.then(|| Arc::clone(&provider)),
             facts: Arc::clone(shown.models.get(first.models.positions().start)?),
             shown_provider: provider,
+            caches: line.iter().any(|c| self.spec(*c).is_some_and(|spec| spec.kind.caches_prompts())),
+            errors: before.map(|before| Arc::clone(&before.errors)).unwrap_or_default(),
         })
     }
 
@@ -220,7 +228,7 @@ impl Index {
         (strategy, self.settings.probe_lease_ms, &members).hash(&mut hasher);
         for candidate in line {
             let Some(spec) = self.spec(*candidate) else { continue };
-            (spec.in_flight_limit, spec.models.digest(candidate.models)).hash(&mut hasher);
+            (spec.in_flight_limit, spec.minute(), spec.models.digest(candidate.models)).hash(&mut hasher);
         }
         let fingerprint = hasher.finish();
         let before = before.and_then(|entry| entry.buckets.iter().find(|b| b.rank == rank));
@@ -286,6 +294,12 @@ impl Index {
         Some(SharedModel { model: Arc::clone(&entry.id), providers })
     }
 
+    /// Whether sessions stay with credentials of a kind.
+    pub(crate) fn keeps_sessions(&self, kind: Kind) -> bool {
+        let settings = &self.settings;
+        settings.session_affinity_ms > 0 && (settings.affinity_without_cache || kind.caches_prompts())
+    }
+
     /// Turns under the weighted strategy may leave a candidate out for good.
     pub(crate) fn takes_turns(&self, spec: &CredentialSpec) -> bool {
         self.settings.strategy != Strategy::Weighted || spec.weight > 0
@@ -297,9 +311,10 @@ impl Index {
 fn inherited(old: &Index, spec: &CredentialSpec, signals: &Signals) -> Arc<State> {
     let before = old.by_id.get(&spec.id).and_then(|position| old.credentials.get(*position as usize));
     let Some(before) = before else { return Arc::new(State::new(signals.new_key())) };
+    let same_login = same_login(&before.spec, spec, &before.state);
     if before.state.troubled() {
         let served = |upstream: &str| spec.models.models().iter().any(|model| &*model.upstream == upstream);
-        let same = before.spec.same_connection(spec);
+        let same = same_login && before.spec.same_way(spec);
         before.state.change(|health| if same { health.keep(served) } else { health.clear(None) });
         signals.thaw();
     }

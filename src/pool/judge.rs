@@ -9,12 +9,16 @@ use std::sync::Arc;
 use crate::attempts::Attempts;
 use crate::health::Gate;
 use crate::index::{Bucket, Candidate, Credential, Index};
+use crate::load::Load;
 use crate::model::{ModelSpec, Span};
 use crate::queue::{Aside, Judged};
 use crate::settings::Strategy;
 
 /// Longest time until somebody who is full is asked again without a signal.
 const FULL_RECHECK_MS: u64 = 60_000;
+
+/// The load of a candidate that is not there.
+const NOBODY: Load = Load { in_flight: u32::MAX, micros: Some(u64::MAX) };
 
 /// A candidate that serves; its slot is taken.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ impl Case<'_> {
         let load = |position: u32| {
             let candidate = bucket.candidates.get(position as usize);
             let credential = candidate.and_then(|candidate| self.index.credential(*candidate));
-            credential.map_or(u32::MAX, |credential| credential.state.in_flight())
+            credential.map_or(NOBODY, |credential| credential.state.load(self.now_ms))
         };
         let mut judge = |position| self.judge_at(bucket, position);
         let mut queue = bucket.queue.lock();
@@ -82,7 +86,7 @@ impl Case<'_> {
         if credential.state.troubled() {
             self.judge_troubled(credential, std::iter::once(first).chain(untried), candidate.models)
         } else {
-            self.seat(credential, first, candidate.models, false)
+            self.seat(credential, first, candidate.models, Turn::Plain)
         }
     }
 
@@ -108,7 +112,8 @@ impl Case<'_> {
                         continue;
                     }
                 };
-                let judged = self.seat(credential, position, models, probe);
+                let turn = if probe { Turn::Probe } else { Turn::Plain };
+                let judged = self.seat(credential, position, models, turn);
                 if probe && matches!(judged, Judged::Take(_)) {
                     health.begin_probe(&model.upstream, self.now_ms, lease_ms);
                 }
@@ -122,10 +127,23 @@ impl Case<'_> {
     }
 
     /// Takes a slot.
-    fn seat(&self, credential: &Arc<Credential>, position: u32, models: Span, probe: bool) -> Judged<Able> {
+    fn seat(&self, credential: &Arc<Credential>, position: u32, models: Span, turn: Turn) -> Judged<Able> {
         let Some(model) = credential.spec.models.get(position) else { return Judged::Skip };
+        let minute = credential.spec.minute();
+        // One look at the minute and one count, under one lock: exact under any race.
+        let mut windows = minute.has_windows().then(|| credential.state.windows());
+        if let Some(windows) = &windows
+            && turn != Turn::Again
+            && let Some(wait_ms) = windows.wait(&minute, self.now_ms)
+        {
+            let until_ms = self.now_ms.saturating_add(wait_ms);
+            return Judged::Rest { until_ms, aside: Aside::Limited };
+        }
         if !credential.state.acquire(credential.spec.in_flight_limit) {
             return Judged::Wait { until_ms: self.now_ms.saturating_add(FULL_RECHECK_MS), soft: false };
+        }
+        if let Some(windows) = &mut windows {
+            windows.begin(self.now_ms);
         }
         let key = credential.state.key;
         let more_models =
@@ -135,14 +153,14 @@ impl Case<'_> {
             model: Arc::clone(model),
             position,
             more_models,
-            probe,
+            probe: turn == Turn::Probe,
         })
     }
 
     /// The same credential and model once more, whatever its health says.
     pub(crate) fn again(&self, candidate: Candidate, position: u32) -> Option<Able> {
         let credential = self.index.credential(candidate)?;
-        match self.seat(credential, position, candidate.models, false) {
+        match self.seat(credential, position, candidate.models, Turn::Again) {
             Judged::Take(able) => Some(able),
             _ => None,
         }
@@ -163,8 +181,22 @@ impl Case<'_> {
                     Gate::Probing { until_ms, .. } | Gate::Shut { until_ms, .. } => until_ms,
                 }
             });
-        ends.min().unwrap_or(0)
+        let rest = ends.min().unwrap_or(0);
+        let minute = credential.spec.minute();
+        let spent = minute.has_windows().then(|| credential.state.windows().wait(&minute, self.now_ms));
+        rest.max(spent.flatten().map_or(0, |wait_ms| self.now_ms.saturating_add(wait_ms)))
     }
+}
+
+/// What a slot is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// An attempt.
+    Plain,
+    /// An attempt that tests a rested model.
+    Probe,
+    /// The same attempt once more, with a renewed token: whatever is used up.
+    Again,
 }
 
 fn refusal(gate: Gate) -> Judged<Able> {

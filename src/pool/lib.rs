@@ -11,7 +11,7 @@
 //! route(model) ─► Route                          RouteError::Unknown ─► 404 with the closest names
 //!   loop:
 //!     pick(route, attempts, session, now, seed) ─► Pick       NoPick ─► next_round ─► wait, or give up
-//!     … send; at the first good byte: confirm(pick) …
+//!     … send; at the first good byte: confirm(pick, now) …
 //!     report(pick, outcome, attempts, now) ─► Verdict.next: Return, or pick again
 //!   nobody left: fallback(route) ─► Route of another model, fresh attempts
 //! ```
@@ -23,14 +23,17 @@
 //! | `catalogue.rs` | what is known about vendors' models |
 //! | `index.rs` | one configuration: model → candidates by priority |
 //! | `route.rs`, `nearest.rs` | name → candidates; close names |
-//! | `fallback.rs` | a model that cannot serve → one that serves in its place |
-//! | `select.rs`, `judge.rs`, `queue.rs`, `affinity.rs` | candidates → pick |
+//! | `fallback.rs`, `ratio.rs` | a model that cannot serve, or fails too often → one that serves in its place |
+//! | `select.rs`, `judge.rs`, `queue.rs`, `load.rs`, `affinity.rs` | candidates → pick |
 //! | `pick.rs`, `attempts.rs` | a slot in use; what a request has tried |
+//! | `budget.rs` | how much may be used in a minute and at once, by credentials and by the keys of clients |
+//! | `outlook.rs` | whether waiting helps a request that nobody can serve |
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
 //! | `learnt.rs` | what outlives the process |
-//! | `standing.rs`, `listing.rs` | lists and explanations |
+//! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
+//! | `standing.rs`, `listing.rs`, `explain.rs` | lists and explanations |
 //! | `invariants.rs` | what is always true |
 //!
 //! What the tests hold it to, besides [`Pool::check_invariants`]:
@@ -41,10 +44,12 @@
 
 mod affinity;
 mod attempts;
+pub mod budget;
 pub mod catalogue;
 mod cooldown;
 mod credential;
 mod evidence;
+mod explain;
 mod fallback;
 mod from_config;
 mod health;
@@ -54,11 +59,14 @@ mod invariants;
 mod judge;
 mod learnt;
 mod listing;
+mod load;
 mod model;
 mod nearest;
 mod outcome;
+mod outlook;
 mod pick;
 mod queue;
+mod ratio;
 pub mod renewal;
 mod report;
 mod route;
@@ -67,6 +75,7 @@ mod select;
 mod settings;
 mod standing;
 mod state;
+mod token;
 mod verdict;
 
 #[cfg(test)]
@@ -79,21 +88,26 @@ use parking_lot::Mutex;
 
 pub use crate::attempts::Attempts;
 pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
+pub use crate::evidence::lacks_capacity;
+pub use crate::explain::{Explained, ExplainedFallback, Explanation};
 pub use crate::fallback::Fallbacks;
-pub use crate::from_config::{from_config, unserved};
+pub use crate::from_config::{Found, from_config, from_config_and, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};
 pub use crate::learnt::{HealthRow, Learnt, Recalled, SessionRow};
-pub use crate::listing::{Account, Explained, Explanation, Listed, Status};
+pub use crate::listing::{Account, Listed, Status};
 pub use crate::model::{ModelSet, ModelSpec};
 pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
+pub use crate::outlook::Outlook;
 pub use crate::pick::Pick;
+pub use crate::ratio::{ErrorRatio, RatioLevel};
 pub use crate::route::{Route, RouteError};
 pub use crate::rules::{ErrorRule, RuleAction};
 pub use crate::select::{NoPick, Reason};
 pub use crate::settings::{Now, Settings, Strategy};
 pub use crate::standing::{Rest, Standing};
+pub use crate::token::{Sent, Token};
 
 use crate::affinity::Affinity;
 use crate::index::Index;
@@ -129,6 +143,13 @@ impl Pool {
         let (index, loaded) = Index::build(settings, specs, &old, &self.signals);
         self.index.store(Arc::new(index));
         loaded
+    }
+
+    /// Sets who is told when a slot was freed, a test or a rest ended early, or a credential changed: whoever
+    /// waits for one may look again. Called by whichever thread it happens on, so it has to be quick. Once per
+    /// pool; later calls change nothing.
+    pub fn on_signal(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        self.signals.listen(tell);
     }
 
     /// Forgets what a credential suffered: all of it, or that of one upstream model. For the operator's

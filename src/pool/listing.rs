@@ -1,18 +1,17 @@
-//! What the pool shows of itself: models, credentials, and why a model goes where it goes.
+//! What the pool shows of itself: models and credentials.
 //!
 //! Enters: the time. Leaves: lists, sorted. Nothing may go wrong and nothing changes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde::Serialize;
-
 use crate::Pool;
 use crate::credential::{CredentialId, CredentialSpec, Kind};
-use crate::index::{Credential, Entry, Index};
+use crate::index::{Credential, Entry};
 use crate::model::ModelSpec;
-use crate::settings::{Now, Strategy};
-use crate::standing::{Standing, standing};
+use crate::ratio::ErrorRatio;
+use crate::settings::Now;
+use crate::standing::standing;
 
 /// A model in a list.
 #[derive(Clone, Debug)]
@@ -23,42 +22,6 @@ pub struct Listed {
     pub provider: Arc<str>,
     /// Facts of the credential of the highest priority.
     pub facts: Arc<ModelSpec>,
-}
-
-/// Why a model goes where it goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Explanation {
-    /// The name as asked.
-    pub asked: String,
-    /// The listed name it resolves to; `None`: nobody serves it.
-    pub model: Option<String>,
-    /// Choice among those of the same priority.
-    pub strategy: Strategy,
-    /// Everyone who serves it, the highest priority first, disabled ones last.
-    pub candidates: Vec<Explained>,
-    /// Close names, where it resolves to none.
-    pub closest: Vec<String>,
-}
-
-/// One who serves a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Explained {
-    /// The credential's id.
-    pub credential: String,
-    /// Its label.
-    pub label: String,
-    /// Its provider.
-    pub provider: String,
-    /// Its priority.
-    pub priority: i32,
-    /// Its weight.
-    pub weight: u32,
-    /// The upstream's names of the model, in the order in which they are tried.
-    pub upstream: Vec<String>,
-    /// Requests under way.
-    pub in_flight: u32,
-    /// Whether it can serve, and if not why.
-    pub standing: Standing,
 }
 
 /// A credential for what belongs to no model.
@@ -108,6 +71,20 @@ impl Pool {
         index.entries.iter().filter(shown).map(listed).collect()
     }
 
+    /// How many of a model's attempts failed in the last ten minutes; `None`: there is no such model.
+    pub fn error_ratio(&self, model: &str, now: Now) -> Option<ErrorRatio> {
+        let index = self.index.load();
+        Some(index.entry_at(index.find(model)?)?.errors.ratio(now.mono_ms))
+    }
+
+    /// The same for all models that had attempts, sorted by name.
+    pub fn error_ratios(&self, now: Now) -> Vec<(Arc<str>, ErrorRatio)> {
+        let index = self.index.load();
+        let ratios =
+            index.entries.iter().map(|entry| (Arc::clone(&entry.id), entry.errors.ratio(now.mono_ms)));
+        ratios.filter(|(_, ratio)| ratio.attempts > 0).collect()
+    }
+
     /// All credentials in configuration order.
     pub fn credentials(&self, now: Now) -> Vec<Status> {
         self.index.load().credentials.iter().map(|credential| status(credential, now.mono_ms)).collect()
@@ -125,63 +102,11 @@ impl Pool {
         able.map(account).collect()
     }
 
-    /// Who serves a model and why each is in or out.
-    pub fn explain(&self, model: &str, now: Now) -> Explanation {
-        let (route, closest) = match self.route(model, now) {
-            Ok(route) => (Some(route), Vec::new()),
-            Err(crate::RouteError::Unknown { closest, .. }) => (None, closest),
-        };
+    /// The credentials that have to be asked what they serve.
+    pub fn listers(&self) -> Vec<CredentialSpec> {
         let index = self.index.load();
-        let index = route.as_ref().map_or(&**index, |route| &*route.index);
-        let name = route.as_ref().map_or(model, |route| route.model());
-        let mut candidates: Vec<Explained> = Vec::new();
-        let entry = route.as_ref().and_then(|route| route.entry());
-        for candidate in entry.into_iter().flat_map(Entry::candidates) {
-            let Some(credential) = index.credential(*candidate) else { continue };
-            let Some(standing) = standing(index, *candidate, now.mono_ms) else { continue };
-            let spec = &credential.spec;
-            let upstream = candidate.models.positions().filter_map(|position| spec.models.get(position));
-            candidates.push(explained(credential, upstream, standing));
-        }
-        candidates.extend(disabled(index, name));
-        Explanation {
-            asked: model.to_owned(),
-            model: entry.map(|entry| entry.id.to_string()),
-            strategy: index.settings.strategy,
-            candidates,
-            closest,
-        }
-    }
-}
-
-/// Those who would serve a model if they were not switched off.
-fn disabled<'i>(index: &'i Index, name: &'i str) -> impl Iterator<Item = Explained> + 'i {
-    index.credentials.iter().filter(|credential| credential.spec.disabled).filter_map(move |credential| {
-        let spec = &credential.spec;
-        let prefix = spec.prefix.as_deref().and_then(|prefix| name.strip_prefix(prefix)?.strip_prefix('/'));
-        let models = spec.models.models().iter();
-        let mut named =
-            models.filter(|model| &*model.alias == name || Some(&*model.alias) == prefix).peekable();
-        named.peek()?;
-        Some(explained(credential, named, Standing::Disabled))
-    })
-}
-
-fn explained<'m>(
-    credential: &Credential,
-    models: impl Iterator<Item = &'m Arc<ModelSpec>>,
-    standing: Standing,
-) -> Explained {
-    let spec = &credential.spec;
-    Explained {
-        credential: spec.id.to_string(),
-        label: spec.label.to_string(),
-        provider: spec.provider.to_string(),
-        priority: spec.priority,
-        weight: spec.weight,
-        upstream: models.map(|model| model.upstream.to_string()).collect(),
-        in_flight: credential.state.in_flight(),
-        standing,
+        let asked = index.credentials.iter().filter(|c| c.spec.lists.is_some() && !c.spec.disabled);
+        asked.map(|credential| credential.spec.clone()).collect()
     }
 }
 

@@ -12,7 +12,9 @@ use wire::thinking::Mode;
 use crate::credential::CredentialSpec;
 use crate::index::{Credential, Index};
 use crate::model::ModelSpec;
+use crate::ratio::Window;
 use crate::state::{Signals, State, count};
+use crate::token::Sent;
 
 /// A credential and one of its upstream models, held for one attempt.
 #[derive(Debug)]
@@ -25,8 +27,14 @@ pub struct Pick {
     /// Upstream models behind the name that this request has not tried yet.
     pub(crate) more_models: bool,
     pub(crate) started_ms: u64,
+    /// Which of the account's projects it goes to.
+    pub(crate) project: u32,
     pub(crate) refresh: bool,
     pub(crate) committed: bool,
+    /// The session that stays with the credential if it is well.
+    pub(crate) session: Option<u64>,
+    /// How attempts on the model end.
+    pub(crate) errors: Arc<Window>,
     pub(crate) hold: Hold,
 }
 
@@ -34,6 +42,11 @@ impl Pick {
     /// The credential.
     pub fn credential(&self) -> &CredentialSpec {
         &self.credential.spec
+    }
+
+    /// The account within the login that this attempt goes to: one project of those that the credential has.
+    pub fn scope(&self) -> &str {
+        self.credential.spec.projects().get(self.project as usize).copied().unwrap_or_default()
     }
 
     /// The model, as the credential has it.
@@ -54,6 +67,11 @@ impl Pick {
     /// Renew the token before sending. If that fails, report [`crate::Outcome::RefreshFailed`].
     pub fn refresh_first(&self) -> bool {
         self.refresh
+    }
+
+    /// What goes with the request as its key or token.
+    pub fn sent(&self) -> Sent {
+        self.credential.sent()
     }
 
     /// This request tests whether a rested credential works again.

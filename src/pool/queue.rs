@@ -12,6 +12,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
+use crate::load::Load;
 use crate::settings::Strategy;
 use crate::state::Key;
 
@@ -180,7 +181,7 @@ impl Queue {
     pub(crate) fn draw<T>(
         &mut self,
         seed: u64,
-        load: impl Fn(u32) -> u32,
+        load: impl Fn(u32) -> Load,
         judge: &mut impl FnMut(u32) -> Judged<T>,
     ) -> Option<T> {
         const DRAWS: u64 = 8;
@@ -190,7 +191,8 @@ impl Queue {
             let random = mix(seed.wrapping_add(draw));
             let one = ready.get((random % (ready.len() as u64).max(1)) as usize)?;
             let two = ready.get(((random >> 32) % ready.len() as u64) as usize).unwrap_or(one);
-            let Reverse(turn) = if load(two.0.candidate) < load(one.0.candidate) { *two } else { *one };
+            let lighter = load(two.0.candidate).is_lighter(load(one.0.candidate));
+            let Reverse(turn) = if lighter { *two } else { *one };
             if self.void.contains(&turn.candidate) {
                 continue;
             }
@@ -389,16 +391,13 @@ mod tests {
     fn two_are_drawn_and_the_less_loaded_serves() {
         let mut queue = Queue::new(Strategy::LeastLoaded, &[1; 10], 0);
         let mut judge = |candidate| Judged::Take(candidate);
-        let drawn: Vec<u32> =
-            (0..200).filter_map(|seed| queue.draw(mix(seed), |candidate| candidate, &mut judge)).collect();
+        let load = |in_flight| Load { in_flight, micros: None };
+        let drawn: Vec<u32> = (0..200).filter_map(|seed| queue.draw(mix(seed), load, &mut judge)).collect();
         let low = drawn.iter().filter(|candidate| **candidate < 5).count();
         assert_eq!(drawn.len(), 200);
         assert!(low > 130, "{low} of 200 in the lower half");
         assert!(drawn.iter().any(|candidate| *candidate > 5), "nobody is shut out");
-        assert_eq!(
-            Queue::new(Strategy::LeastLoaded, &[], 0).draw(1, |candidate| candidate, &mut judge),
-            None
-        );
+        assert_eq!(Queue::new(Strategy::LeastLoaded, &[], 0).draw(1, load, &mut judge), None);
     }
 
     proptest! {

@@ -4,91 +4,142 @@
 //! account's file with the new tokens in it. May go wrong: the login is over ([`Renewed::NeedsLogin`], only a
 //! new login helps), or the endpoint cannot say now ([`Renewed::Later`]).
 //!
-//! The grant is OAuth 2.0's (RFC 6749, section 6). Client ids are those that the providers publish for their
-//! command lines; client secrets come from the operator.
+//! Each provider is a [`Strategy`]: most follow OAuth 2.0 (`oauth2.rs`), Kiro has two ways of its own
+//! (`kiro.rs`), and Copilot and Vertex exchange what the file holds for a token that lives for minutes
+//! (`copilot.rs`, `vertex.rs`). `file.rs` writes what came. Client ids are those that the providers publish
+//! for their command lines; client secrets come from the operator.
 
-use std::collections::BTreeMap;
+mod copilot;
+mod file;
+mod kiro;
+mod oauth2;
+mod vertex;
 
-use config::{Account, Moment};
-use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+
+use config::{Account, Config, Moment};
+use secrecy::SecretString;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-/// How a provider renews.
-struct Strategy {
-    endpoint: &'static str,
-    client_id: &'static str,
-    /// JSON instead of a form.
-    json: bool,
-    scope: &'static str,
-    /// The endpoint wants a client secret.
-    with_secret: bool,
-    /// Seconds before the end at which a token is renewed.
-    lead_s: u64,
+pub use file::updated;
+pub(crate) use kiro::is_region;
+
+/// What the steps of a renewal need from outside.
+pub struct With<'w> {
+    /// Where all of the provider's hosts are, instead of their own addresses.
+    pub base: Option<&'w url::Url>,
+    /// The operator's client secret, see [`client_secret_variable`].
+    pub client_secret: Option<&'w str>,
+    /// Seconds since 1970.
+    pub now_s: u64,
+    /// Signs with a private key (PEM), RSA PKCS #1 v1.5 over SHA-256.
+    pub sign: &'w dyn Fn(&str, &[u8]) -> Result<Vec<u8>, String>,
 }
 
-fn strategy(channel: &str) -> Option<Strategy> {
-    let google = Strategy {
-        endpoint: "https://oauth2.googleapis.com/token",
-        client_id: "",
-        json: false,
-        scope: "",
-        with_secret: true,
-        lead_s: 300,
-    };
+impl fmt::Debug for With<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("With").field("base", &self.base).field("now_s", &self.now_s).finish_non_exhaustive()
+    }
+}
+
+/// Where new tokens live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// In the account's file, in the place of the old ones.
+    File,
+    /// In memory: they are made of what the file holds, which stays as it is.
+    Memory,
+}
+
+/// How a provider renews.
+trait Strategy: Sync {
+    /// Seconds before the end at which a token is renewed.
+    fn lead_s(&self) -> u64 {
+        300
+    }
+
+    /// Where the new token lives.
+    fn keeps(&self) -> Keeps {
+        Keeps::File
+    }
+
+    /// Whether an account's file has what it takes.
+    fn able(&self, account: &Account) -> bool {
+        !account.refresh_token.is_empty()
+    }
+
+    /// The request that renews.
+    fn request(&self, account: &Account, with: &With<'_>) -> Result<TokenRequest, String>;
+
+    /// What the answer to it means.
+    fn read(&self, status: u16, body: &[u8], now_s: u64) -> Renewed {
+        oauth2::read(status, body, now_s)
+    }
+}
+
+fn strategy(channel: &str) -> Option<&'static dyn Strategy> {
     Some(match channel {
-        "claude" => Strategy {
-            endpoint: "https://platform.claude.com/v1/oauth/token",
-            client_id: "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
-            json: true,
-            with_secret: false,
-            lead_s: 4 * 3600,
-            ..google
-        },
-        "codex" => Strategy {
-            endpoint: "https://auth.openai.com/oauth/token",
-            client_id: "app_EMoamEEZ73f0CkXaXp7hrann",
-            scope: "openid profile email",
-            with_secret: false,
-            lead_s: 5 * 24 * 3600,
-            ..google
-        },
-        "antigravity" => Strategy {
-            client_id: "1071006060591-tmhssin2h21lcre235vtolojh4g403ep.apps.googleusercontent.com",
-            ..google
-        },
-        "kimi" => Strategy {
-            endpoint: "https://auth.kimi.com/api/oauth/token",
-            client_id: "17e5f671-d194-4dfb-9706-5516cb48c098",
-            with_secret: false,
-            ..google
-        },
-        "xai" => Strategy {
-            endpoint: "https://auth.x.ai/oauth2/token",
-            client_id: "b1a00492-073a-47ea-816f-4c329264a828",
-            with_secret: false,
-            ..google
-        },
-        "qwen" => Strategy {
-            endpoint: "https://chat.qwen.ai/api/v1/oauth2/token",
-            client_id: "f0304373b74a44d2b584a3fb70ca9e56",
-            with_secret: false,
-            lead_s: 3 * 3600,
-            ..google
-        },
+        "claude" => &oauth2::CLAUDE,
+        "codex" => &oauth2::CODEX,
+        "antigravity" => &oauth2::ANTIGRAVITY,
+        "kimi" => &oauth2::KIMI,
+        "xai" => &oauth2::XAI,
+        "qwen" => &oauth2::QWEN,
+        "kiro" => &kiro::Kiro,
+        "github-copilot" => &copilot::Copilot,
+        "vertex" => &vertex::Vertex,
         _ => return None,
     })
 }
 
-/// Whether the token of an account can be renewed: the provider is known, and the file has what it takes.
-pub fn renewable(account: &Account) -> bool {
-    account.is_token && !account.refresh_token.is_empty() && strategy(&account.channel).is_some()
+/// The strategy of an account whose token can be renewed: it is a login, the provider is known, and the file
+/// has what it takes.
+fn of(account: &Account) -> Option<&'static dyn Strategy> {
+    strategy(&account.channel).filter(|strategy| account.is_token && strategy.able(account))
 }
 
-/// Seconds since 1970 from which the token should be renewed; `None`: it does not say when it runs out.
-pub fn due_s(account: &Account) -> Option<u64> {
-    let lead = strategy(&account.channel)?.lead_s;
-    Some(expires_s(account.expires.as_ref()?)?.saturating_sub(lead))
+/// Whether the token of an account can be renewed.
+pub fn renewable(account: &Account) -> bool {
+    of(account).is_some()
+}
+
+/// Where new tokens of an account live; `None`: it has none.
+pub fn keeps(account: &Account) -> Option<Keeps> {
+    of(account).map(Strategy::keeps)
+}
+
+/// The environment variable that holds the operator's client secret for a channel.
+pub fn client_secret_variable(channel: &str) -> String {
+    format!("CLIPROXY_{}_CLIENT_SECRET", channel.to_uppercase().replace('-', "_"))
+}
+
+/// The address that stands for all hosts of an account's provider, where one is set.
+pub fn base<'c>(account: &'c Account, config: &'c Config) -> Option<&'c url::Url> {
+    let general = || config.providers.oauth_upstream.get(&account.channel);
+    account.settings.base_url.as_ref().or_else(general).map(config::BaseUrl::url)
+}
+
+/// Seconds since 1970 from which the token in an account's file should be renewed; `None`: nothing says when
+/// it runs out. `seed` moves it a little forward, by up to a tenth of the time that is left then, so that
+/// accounts of one day do not all renew in one second.
+pub fn due_s(account: &Account, seed: u64) -> Option<u64> {
+    let lead = of(account)?.lead_s();
+    let last = account.last_refresh.as_ref().and_then(expires_s);
+    if let (Some(interval), Some(last)) = (account.settings.refresh_interval, last) {
+        return Some(last.saturating_add(interval.as_secs()));
+    }
+    let early = lead.saturating_add(seed % (lead / 10 + 1));
+    match account.expires.as_ref().and_then(expires_s) {
+        Some(end) => Some(end.saturating_sub(early)),
+        // A token of unknown life is not older than the time others are renewed ahead.
+        None => last.map(|last| last.saturating_add(lead)),
+    }
+}
+
+/// The same of a token in memory that ends at `end_s`.
+pub fn due_in_memory_s(account: &Account, end_s: u64, seed: u64) -> Option<u64> {
+    let lead = of(account)?.lead_s();
+    Some(end_s.saturating_sub(lead.saturating_add(seed % (lead / 10 + 1))))
 }
 
 /// Seconds since 1970 at which a token runs out.
@@ -114,55 +165,44 @@ pub fn expires_s(moment: &Moment) -> Option<u64> {
 /// A request to a token endpoint.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
+    /// `POST` or `GET`.
+    pub method: &'static str,
     /// Where to.
     pub url: String,
-    /// `application/json` or a form's.
-    pub content_type: &'static str,
+    /// Headers besides those of every request; they may hold secrets.
+    pub headers: Vec<(&'static str, SecretString)>,
     /// The body; it holds the refresh token.
     pub body: SecretString,
 }
 
-/// The request that renews an account's token. `client_secret` is the operator's, for providers that want one.
-pub fn request(account: &Account, client_secret: Option<&str>) -> Result<TokenRequest, String> {
-    let strategy = strategy(&account.channel).ok_or("this version does not renew its tokens")?;
-    let mut members = vec![
-        ("grant_type", "refresh_token"),
-        ("client_id", strategy.client_id),
-        ("refresh_token", account.refresh_token.expose_secret()),
-    ];
-    if !strategy.scope.is_empty() {
-        members.push(("scope", strategy.scope));
+impl TokenRequest {
+    fn post(url: String, content_type: &str, body: String) -> Self {
+        let headers = vec![("content-type", SecretString::from(content_type))];
+        Self { method: "POST", url, headers, body: SecretString::from(body) }
     }
-    match client_secret {
-        Some(secret) if strategy.with_secret => members.push(("client_secret", secret)),
-        None if strategy.with_secret => {
-            let name = account.channel.to_uppercase().replace('-', "_");
-            return Err(format!("its client secret is not set: CLIPROXY_{name}_CLIENT_SECRET"));
-        }
-        _ => {}
-    }
-    let text = if strategy.json {
+
+    fn json(url: String, members: &[(&str, &str)]) -> Self {
         let mut out = Vec::new();
         wire::json::object(&mut out, |o| members.iter().for_each(|(key, value)| o.str(key, value)));
-        String::from_utf8(out).unwrap_or_default()
-    } else {
-        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish()
-    };
-    Ok(TokenRequest {
-        url: endpoint(account, strategy.endpoint),
-        content_type: if strategy.json { "application/json" } else { "application/x-www-form-urlencoded" },
-        body: SecretString::from(text),
-    })
+        Self::post(url, "application/json", String::from_utf8(out).unwrap_or_default())
+    }
+
+    fn form(url: String, members: &[(&str, &str)]) -> Self {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+        Self::post(url, "application/x-www-form-urlencoded", body)
+    }
 }
 
-/// A base URL of the account's own stands for all of the provider's hosts.
-fn endpoint(account: &Account, usual: &str) -> String {
-    let usual = if account.token_endpoint.is_empty() { usual } else { &account.token_endpoint };
+/// The request that renews an account's token.
+pub fn request(account: &Account, with: &With<'_>) -> Result<TokenRequest, String> {
+    of(account).ok_or("this version does not renew its tokens")?.request(account, with)
+}
+
+/// The address of `usual` on the host that stands for all of the provider's.
+fn endpoint(usual: &str, with: &With<'_>) -> String {
+    let Some(base) = with.base else { return usual.to_owned() };
     let path = url::Url::parse(usual).map(|url| url.path().to_owned()).unwrap_or_default();
-    match &account.settings.base_url {
-        Some(base) => format!("{}{path}", base.url().origin().ascii_serialization()),
-        None => usual.to_owned(),
-    }
+    format!("{}{path}", base.origin().ascii_serialization())
 }
 
 /// What a token endpoint said.
@@ -177,79 +217,63 @@ pub enum Renewed {
 }
 
 /// New tokens.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Tokens {
-    access_token: SecretString,
+    /// What goes with requests.
+    #[serde(alias = "accessToken")]
+    pub access_token: SecretString,
     /// Missing: the old one stays good (RFC 6749, section 6).
-    #[serde(default)]
+    #[serde(alias = "refreshToken")]
     refresh_token: Option<SecretString>,
-    #[serde(default)]
     id_token: Option<SecretString>,
-    #[serde(default)]
+    #[serde(alias = "expiresIn")]
     expires_in: Option<u64>,
+    /// Seconds since 1970 at which it runs out.
+    #[serde(skip)]
+    pub end_s: Option<u64>,
+    /// Kiro's profile.
+    #[serde(alias = "profileArn")]
+    profile_arn: Option<String>,
+    /// Where this account's API is, when the provider said so.
+    #[serde(skip)]
+    pub api: Option<String>,
 }
 
-/// Reads a token endpoint's answer.
-pub fn read(status: u16, body: &[u8]) -> Renewed {
-    if (200..300).contains(&status) {
-        return match serde_json::from_slice::<Tokens>(body) {
-            Ok(tokens) if !tokens.access_token.expose_secret().is_empty() => Renewed::Tokens(tokens),
-            _ => Renewed::Later("the token endpoint's answer has no access token".to_owned()),
-        };
+/// Reads the answer of an account's token endpoint.
+pub fn read(account: &Account, status: u16, body: &[u8], now_s: u64) -> Renewed {
+    match of(account) {
+        Some(strategy) => strategy.read(status, body, now_s),
+        None => Renewed::Later("this version does not renew its tokens".to_owned()),
     }
+}
+
+/// What an error of a token endpoint means, with the words that say that a login is over.
+fn refused(status: u16, body: &[u8], over: &[&str]) -> Renewed {
     let failure = wire::error::Failure::parse(status, body);
     let said = String::from_utf8_lossy(body.get(..body.len().min(4096)).unwrap_or_default()).into_owned();
-    // RFC 6749, section 5.2; the second is OpenAI's.
-    let over =
-        ["invalid_grant", "refresh_token_reused", "refresh_token_expired", "refresh_token_invalidated"];
-    let reason = format!("status {status}: {}", failure.message);
-    if status == 401 || over.iter().any(|word| said.contains(word)) {
-        Renewed::NeedsLogin(reason)
-    } else {
-        Renewed::Later(reason)
-    }
-}
-
-/// The file of an account with new tokens: members that nobody here knows stay as they are.
-pub fn updated(file: &[u8], tokens: &Tokens, now_s: u64) -> Result<Vec<u8>, String> {
-    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
-    let mut members: BTreeMap<String, Box<RawValue>> =
-        serde_json::from_slice(file).map_err(|_| "the file is no JSON object any more".to_owned())?;
-    let texts = [
-        ("access_token", Some(tokens.access_token.expose_secret().to_owned())),
-        ("refresh_token", tokens.refresh_token.as_ref().map(|t| t.expose_secret().to_owned())),
-        ("id_token", tokens.id_token.as_ref().map(|t| t.expose_secret().to_owned())),
-        ("last_refresh", Some(rfc3339(now_s))),
-        ("expired", tokens.expires_in.map(|seconds| rfc3339(now_s.saturating_add(seconds)))),
-    ];
-    // Other spellings of what is written now would contradict it.
-    for old in
-        ["token", "accessToken", "refreshToken", "expire", "expires_at", "expiresAt", "expiry", "expires"]
-    {
-        if old != "token" && tokens.expires_in.is_none() && old.starts_with("exp") {
-            continue;
-        }
-        members.remove(old);
-    }
-    for (key, text) in texts {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
-        let raw = RawValue::from_string(wire::json::string(&text)).map_err(|e| e.to_string())?;
-        members.insert(key.to_owned(), raw);
-    }
-    serde_json::to_vec_pretty(&members).map_err(|e| e.to_string())
-}
-
-fn rfc3339(seconds: u64) -> String {
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
+    let word = over.iter().find(|word| said.contains(**word));
+    let code = word.map(|word| format!("{word}: ")).unwrap_or_default();
+    let reason = format!("status {status}: {code}{}", failure.message);
+    if status == 401 || word.is_some() { Renewed::NeedsLogin(reason) } else { Renewed::Later(reason) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::ExposeSecret;
 
-    fn account(text: &str) -> Account {
+    pub(super) fn account(text: &str) -> Account {
         config::read_account("a.json", text.as_bytes()).unwrap()
+    }
+
+    pub(super) fn with<'w>(client_secret: Option<&'w str>, base: Option<&'w url::Url>) -> With<'w> {
+        With {
+            base,
+            client_secret,
+            now_s: 1_795_233_600,
+            sign: &|key, text| Ok([key.as_bytes(), text].concat()),
+        }
     }
 
     #[test]
@@ -263,61 +287,61 @@ mod tests {
             "\"expires\":\"2026-11-21T06:00:00+01:00\"",
             "\"token\":{\"expiry\":1795237200}",
         ] {
-            let account = account(&format!("{{\"type\":\"kimi\",\"access_token\":\"t\",{text}}}"));
-            assert_eq!(due_s(&account), Some(1_795_237_200 - 300), "{text}");
+            let text = format!("{{\"type\":\"kimi\",\"access_token\":\"t\",\"refresh_token\":\"r\",{text}}}");
+            assert_eq!(due_s(&account(&text), 0), Some(1_795_237_200 - 300), "{text}");
         }
-        assert_eq!(due_s(&account(r#"{"type":"kimi","access_token":"t","expired":"soon"}"#)), None);
+        let vague = account(r#"{"type":"kimi","access_token":"t","refresh_token":"r","expired":"soon"}"#);
+        assert_eq!(due_s(&vague, 0), None);
     }
 
     #[test]
-    fn requests_are_those_of_the_provider_and_hide_the_token() {
-        let claude = account(r#"{"type":"claude","access_token":"t","refresh_token":"canary+/"}"#);
-        let request_of = |account: &Account| request(account, None).unwrap();
-        let made = request_of(&claude);
-        assert_eq!(made.url, "https://platform.claude.com/v1/oauth/token");
-        assert!(made.body.expose_secret().contains(r#""refresh_token":"canary+/""#));
-        assert!(!format!("{made:?}").contains("canary"));
-        let codex = account(
-            r#"{"type":"codex","access_token":"t","refresh_token":"a+b","base_url":"http://127.0.0.1:9/x"}"#,
-        );
-        let made = request_of(&codex);
-        assert_eq!(made.url, "http://127.0.0.1:9/oauth/token");
-        assert!(made.body.expose_secret().contains("refresh_token=a%2Bb"), "{}", made.body.expose_secret());
-        let google = account(r#"{"type":"antigravity","access_token":"t","refresh_token":"r"}"#);
-        assert!(request(&google, None).unwrap_err().contains("CLIPROXY_ANTIGRAVITY_CLIENT_SECRET"));
-        assert!(request(&google, Some("s")).unwrap().body.expose_secret().ends_with("client_secret=s"));
+    fn what_else_says_when_a_token_is_due() {
+        let end = "1970-01-12T13:46:40Z"; // 1,000,000
+        let of = |rest: &str, seed| {
+            due_s(
+                &account(&format!(r#"{{"type":"kimi","access_token":"t","refresh_token":"r",{rest}}}"#)),
+                seed,
+            )
+        };
+        let expires = format!(r#""expired":"{end}""#);
+        let last = format!(r#""last_refresh":"{end}""#);
+        assert_eq!(of(&expires, 30), Some(1_000_000 - 330), "a seed moves it ahead");
+        assert!((0..1000).all(|seed| of(&expires, seed).unwrap() >= 1_000_000 - 330));
+        assert_eq!(of(&last, 9), Some(1_000_300));
+        assert_eq!(of(&format!(r#"{expires},{last},"refresh_interval_seconds":60"#), 9), Some(1_000_060));
+        let claims = "eyJleHAiOjEwMDAwMDB9"; // {"exp":1000000}
+        let token = format!(r#"{{"type":"kimi","access_token":"e30.{claims}.x","refresh_token":"r"}}"#);
+        assert_eq!(due_s(&account(&token), 0), Some(1_000_000 - 300), "the token itself says it");
+    }
+
+    #[test]
+    fn who_can_be_renewed_and_where_the_tokens_live() {
         assert!(!renewable(&account(r#"{"type":"claude","access_token":"t"}"#)));
         assert!(!renewable(&account(r#"{"type":"iflow","api_key":"k","refresh_token":"r"}"#)));
+        let kiro = account(r#"{"type":"kiro","access_token":"t","refresh_token":"r"}"#);
+        assert_eq!(keeps(&kiro), Some(Keeps::File));
+        assert_eq!(keeps(&account(r#"{"type":"github-copilot","access_token":"t"}"#)), Some(Keeps::Memory));
+        assert_eq!(keeps(&account(r#"{"type":"vertex","api_key":"t"}"#)), None);
+        assert_eq!(client_secret_variable("gemini-cli"), "CLIPROXY_GEMINI_CLI_CLIENT_SECRET");
     }
 
     #[test]
-    fn answers_of_a_token_endpoint() {
-        assert!(matches!(read(200, br#"{"access_token":"n","expires_in":60}"#), Renewed::Tokens(_)));
-        for (status, body) in [
-            (400, r#"{"error":"invalid_grant"}"#),
-            (401, "{}"),
-            (400, r#"{"error":{"code":"refresh_token_reused"}}"#),
-        ] {
-            assert!(matches!(read(status, body.as_bytes()), Renewed::NeedsLogin(_)), "{body}");
-        }
-        for (status, body) in
-            [(200, "{}"), (200, "<html>"), (500, ""), (429, "{}"), (400, r#"{"error":"temporarily"}"#)]
-        {
-            assert!(matches!(read(status, body.as_bytes()), Renewed::Later(_)), "{body}");
-        }
-    }
-
-    #[test]
-    fn members_that_nobody_knows_survive_a_renewal() {
-        let Renewed::Tokens(tokens) = read(200, br#"{"access_token":"new","expires_in":3600}"#) else {
-            panic!()
-        };
-        let file = br#"{"type":"claude","x":{"deep":[1,2.50]},"access_token":"old","refresh_token":"keep","expires_at":"2020-01-01T00:00:00Z"}"#;
-        let out = String::from_utf8(updated(file, &tokens, 1_795_233_600).unwrap()).unwrap();
-        assert!(out.contains(r#""x": {"deep":[1,2.50]}"#), "{out}");
-        let read = account(&out);
-        assert_eq!((read.secret.expose_secret(), read.refresh_token.expose_secret()), ("new", "keep"));
-        assert_eq!(expires_s(&read.expires.unwrap()), Some(1_795_237_200));
-        assert!(updated(b"[", &tokens, 0).is_err());
+    fn one_address_stands_for_all_hosts_of_a_provider() {
+        let own =
+            account(r#"{"type":"claude","access_token":"t","refresh_token":"r","base_url":"http://own/x"}"#);
+        let none = account(r#"{"type":"claude","access_token":"t","refresh_token":"r"}"#);
+        let config = config::load(b"oauth-upstream: {claude: 'http://all/y'}\n").unwrap().config;
+        let url = |account: &Account| request(account, &with(None, base(account, &config))).unwrap().url;
+        assert_eq!(
+            (url(&own).as_str(), url(&none).as_str()),
+            ("http://own/v1/oauth/token", "http://all/v1/oauth/token")
+        );
+        assert!(
+            request(&none, &with(None, None))
+                .unwrap()
+                .body
+                .expose_secret()
+                .contains("\"refresh_token\":\"r\"")
+        );
     }
 }

@@ -3,11 +3,14 @@
 //! Enters: a [`Pick`] and its [`Outcome`]. Leaves: a [`Verdict`]. Nothing may go wrong: a pick is consumed by
 //! its report, so none is reported twice.
 
+use std::sync::atomic::Ordering;
+
 use crate::Pool;
+use crate::affinity::PATIENCE_MS;
 use crate::attempts::{Attempts, Failed, earns_a_round};
 use crate::cooldown::Terms;
 use crate::health::{Blow, Healed, Scope};
-use crate::outcome::{Class, Cooled, Next, Outcome, Verdict};
+use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
 use crate::pick::Pick;
 use crate::queue::mix;
 use crate::route::Route;
@@ -21,13 +24,39 @@ const BUSY_WAIT_MS: u64 = 250;
 /// Longest addition to a wait, so that those who wait do not come back together.
 const JITTER_MS: u64 = 2000;
 
+/// Whether the account has a project that this request has not used; if so the account goes on with it.
+fn other_project(pick: &Pick, ruling: &Ruling, attempts: &mut Attempts) -> bool {
+    let projects = pick.credential.spec.projects().len() as u32;
+    if projects < 2 || pick.committed {
+        return false;
+    }
+    let state = &pick.credential.state;
+    attempts.used_project(state.key, pick.project, ruling.terms.hint_ms);
+    let next = (pick.project + 1) % projects;
+    state.project.store(next, Ordering::Relaxed);
+    !attempts.has_used_project(state.key, next)
+}
+
+/// Whether a rest is longer than a session waits.
+fn rests_long(cooled: Option<Cooled>, now: Now) -> bool {
+    cooled.is_some_and(|cooled| !cooled.soft && cooled.until_ms > now.mono_ms.saturating_add(PATIENCE_MS))
+}
+
 impl Pool {
     /// The first good byte of the answer goes to the client: a test is passed, and from here on nothing is
     /// retried. Report the end as usual.
-    pub fn confirm(&self, pick: &mut Pick) {
+    pub fn confirm(&self, pick: &mut Pick, now: Now) {
         pick.committed = true;
+        pick.hold.state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
         self.heal(pick);
         pick.hold.end_probe();
+    }
+
+    /// What an attempt cost. Told when it is known, before or after the report of other attempts.
+    pub fn charge(&self, pick: &Pick, tokens: u64, now: Now) {
+        if pick.credential.spec.minute().has_windows() {
+            pick.credential.state.windows().charge(tokens, now.mono_ms);
+        }
     }
 
     /// Takes down how an attempt ended and says what to do next.
@@ -41,12 +70,16 @@ impl Pool {
         pick.hold.reported = true;
         let spec = &pick.credential.spec;
         let state = &pick.credential.state;
-        let ruling =
+        let mut ruling =
             verdict::judge(outcome, &pick.model.upstream, &spec.request_scoped_errors, pick.committed);
         let verdict = |next, cooled| Verdict { class: ruling.class, next, cooled };
         match ruling.class {
             Class::Success => {
                 count(&state.tally.succeeded);
+                pick.errors.note(false, now.mono_ms);
+                if !pick.committed {
+                    state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
+                }
                 self.heal(&pick);
                 return verdict(Next::Return, None);
             }
@@ -54,17 +87,35 @@ impl Pool {
             Class::RequestFault => {}
             _ => count(&state.tally.failed),
         }
+        if matches!(outcome, Outcome::Timeout(Phase::Header | Phase::FirstEvent)) && !pick.committed {
+            // A refusal may come quickly and says nothing about answers; silence was at least so long.
+            state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
+        }
         let status = match outcome {
             Outcome::Status { status, .. } => Some(*status),
             _ => None,
         };
         let failed = Failed { key: state.key, credential: &spec.id, model: pick.position, status };
         let renewable = spec.refreshable && !pick.committed && !attempts.was_refreshed(state.key);
-        if ruling.class == Class::Auth && status == Some(401) && renewable {
+        if ruling.class == Class::Auth && matches!(status, Some(401 | 403 | 439)) && renewable {
             attempts.failed(&failed, Next::RefreshThenSame);
             return verdict(Next::RefreshThenSame, None);
         }
+        if matches!(ruling.class, Class::Quota | Class::RateLimit) && pick.index.settings.switch_project {
+            if other_project(&pick, &ruling, attempts) {
+                attempts.failed(&failed, Next::OtherProjectSameCredential);
+                return verdict(Next::OtherProjectSameCredential, None);
+            }
+            // All are used up: the account rests until the first of them is not.
+            ruling.terms.hint_ms = attempts.soonest_project(state.key).or(ruling.terms.hint_ms);
+        }
+        if ruling.class != Class::RequestFault {
+            pick.errors.note(true, now.mono_ms);
+        }
         let cooled = if ruling.cools() { self.strike(&pick, &ruling, status, now) } else { None };
+        if let Some(session) = pick.session.filter(|_| ruling.class.is_broken() || rests_long(cooled, now)) {
+            self.affinity.unbind(session, &spec.id);
+        }
         let narrow = ruling.scope == Scope::Model && cooled.is_none_or(|cooled| cooled.scope == Scope::Model);
         let next = match ruling.then {
             _ if pick.committed => Next::Return,
@@ -110,6 +161,7 @@ impl Pool {
                 // It would be served at once; a pause as long as allowed is kinder.
                 Some(Standing::Cooling(rest)) if rest.soft => rest.left_ms.min(most_ms),
                 Some(Standing::Cooling(rest)) => rest.left_ms,
+                Some(Standing::Spent { left_ms }) => left_ms,
                 Some(Standing::Weightless | Standing::Disabled) | None => continue,
             };
             soonest = Some(soonest.map_or(wait, |known| known.min(wait)));

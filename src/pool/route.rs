@@ -32,6 +32,9 @@ pub struct Route {
     pub(crate) fallbacks: Option<Arc<[Arc<str>]>>,
     /// How many of those were tried or passed over, the model of this route included.
     pub(crate) passed: usize,
+    /// The model that was asked for and its suffix, where another serves because it fails too often: it is
+    /// tried when nothing else is left.
+    pub(crate) home: Option<(u32, Option<Mode>)>,
 }
 
 /// Why there is no route.
@@ -68,6 +71,22 @@ impl Route {
         self.passed > 0
     }
 
+    /// Whether it matters which conversation a request belongs to: somebody who may serve it keeps sessions, and
+    /// there is a choice.
+    pub fn keeps_sessions(&self) -> bool {
+        let settings = &self.index.settings;
+        let choice = |entry: &Entry| {
+            (entry.caches || settings.affinity_without_cache) && entry.candidates().nth(1).is_some()
+        };
+        let substitute = || self.fallbacks.as_ref().is_some_and(|list| !list.is_empty());
+        settings.session_affinity_ms > 0 && (self.entry().is_some_and(choice) || substitute())
+    }
+
+    /// The listed name of the model that was asked for, where another one serves because it fails too often.
+    pub fn turned_from(&self) -> Option<&str> {
+        self.index.entry_at(self.home?.0).map(|entry| &*entry.id)
+    }
+
     /// The same route, for which no other model serves any more.
     #[must_use]
     pub fn without_fallbacks(self) -> Self {
@@ -85,9 +104,20 @@ impl Route {
 }
 
 impl Pool {
-    /// Finds those who serve a model, or one that serves in its place where nobody does. `now` matters to
-    /// those, and to `auto`, which is the newest model that somebody can serve.
+    /// Finds those who serve a model, or one that serves in its place where nobody does or where too many of
+    /// its attempts fail. `now` matters to those, and to `auto`, which is the newest model that somebody can
+    /// serve.
     pub fn route(&self, model: &str, now: Now) -> Result<Route, RouteError> {
+        let route = self.resolve(model, now)?;
+        let tries = || route.entry().is_some_and(|entry| entry.errors.tries());
+        match fallback::detour(&route, now) {
+            Some(detour) if !tries() => Ok(detour),
+            _ => Ok(route),
+        }
+    }
+
+    /// The same, whatever became of the attempts before.
+    pub(crate) fn resolve(&self, model: &str, now: Now) -> Result<Route, RouteError> {
         let index = self.index.load_full();
         let (base, suffix) = split_suffix(model);
         let found = index
@@ -100,12 +130,13 @@ impl Pool {
         let fallbacks = fallback::list(&index, model, listed.map(|entry| &*entry.id));
         let asked = Arc::from(model);
         if let Some((entry, suffix)) = found {
-            return Ok(Route { index, entry, asked, suffix, fallbacks, passed: 0 });
+            return Ok(Route { index, entry, asked, suffix, fallbacks, passed: 0, home: None });
         }
         let substitute = fallbacks.as_ref().and_then(|list| fallback::next(&index, list, 0, now));
         match substitute {
             Some(Substitute { entry, thinking, passed }) => {
-                Ok(Route { index, entry, asked, suffix: thinking.or(suffix), fallbacks, passed })
+                let suffix = thinking.or(suffix);
+                Ok(Route { index, entry, asked, suffix, fallbacks, passed, home: None })
             }
             None => Err(RouteError::Unknown {
                 model: model.chars().take(SHOWN_NAME).collect(),

@@ -4,6 +4,7 @@ mod choosing;
 mod cooling;
 mod ending;
 mod falling_back;
+mod limits;
 mod reloading;
 mod remembering;
 mod routing;

@@ -6,26 +6,26 @@
 //! looks at all candidates: who rests stands aside until its time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
 use crate::Pool;
-use crate::affinity::Session;
+use crate::affinity::{PATIENCE_MS, Session};
 use crate::attempts::Attempts;
 use crate::credential::CredentialId;
 use crate::index::{Candidate, Entry, Index};
 use crate::judge::{Able, Case};
+use crate::outcome::Class;
 use crate::pick::{Hold, Pick};
 use crate::queue::{Aside, Judged};
 use crate::route::Route;
 use crate::settings::Now;
-use crate::standing::{Standing, standing};
+use crate::standing::{Rest, Standing, standing};
 use crate::state::count;
 
 /// Most credentials whose reasons are told.
 const REASONS: usize = 8;
-/// A session waits this long for its credential before it moves: about the life of a prompt cache.
-const SESSION_PATIENCE_MS: u64 = 300_000;
 
 /// Why nobody can serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub enum NoPick {
         reasons: Vec<Reason>,
         /// How many credentials serve the model at all.
         total: usize,
+        /// All of them were told that they may not use the model, or that there is none: it is not listed.
+        gone: bool,
     },
     /// This request has tried all it may in this round: answer with the last failure, or ask for another
     /// round.
@@ -94,10 +96,16 @@ impl Pool {
             ready.or_else(|| entry.buckets.iter().find_map(|bucket| soft.next_soft(bucket)))
         });
         let Some(able) = able else { return Err(nobody(entry, route, attempts, now)) };
-        if let Some(session) = session.filter(|_| move_on) {
-            self.affinity.bind(session.key, &able.credential.spec.id, now.mono_ms);
+        let spec = &able.credential.spec;
+        let kept = session.filter(|_| route.index.keeps_sessions(spec.kind));
+        if let Some(session) = kept.as_ref().filter(|_| move_on) {
+            self.affinity.bind(session.key, &spec.id, now.mono_ms);
+            if session.credential.as_ref() != Some(&spec.id) {
+                attempts.bound();
+            }
         }
-        Ok(self.hand_out(route, able, attempts, now, false))
+        let session = kept.map(|session| session.key);
+        Ok(Pick { session, ..self.hand_out(route, able, attempts, now, false) })
     }
 
     /// Takes a slot of this credential and no other, for a request about something that its account alone
@@ -128,12 +136,16 @@ impl Pool {
 
     /// What is known of a session; `None` where affinity is off.
     fn session(&self, route: &Route, entry: &Entry, session: u64, now: Now) -> Option<Session> {
-        let life_ms = route.index.settings.session_affinity_ms;
-        (life_ms > 0).then(|| self.affinity.session(session, &entry.id, life_ms, now.mono_ms))
+        let settings = &route.index.settings;
+        let life_ms = settings.session_affinity_ms;
+        let kept = life_ms > 0 && (entry.caches || settings.affinity_without_cache);
+        kept.then(|| self.affinity.session(session, &entry.id, life_ms, now.mono_ms))
     }
 
     fn hand_out(&self, route: &Route, able: Able, attempts: &mut Attempts, now: Now, refresh: bool) -> Pick {
         let state = &able.credential.state;
+        let projects = able.credential.spec.projects().len().max(1) as u32;
+        let project = state.project.load(Ordering::Relaxed) % projects;
         attempts.picked(state.key, able.position, refresh);
         count(&state.tally.picked);
         let hold = Hold {
@@ -149,8 +161,11 @@ impl Pool {
             position: able.position,
             more_models: able.more_models,
             started_ms: now.mono_ms,
+            project,
             refresh,
             committed: false,
+            session: None,
+            errors: route.entry().map(|entry| Arc::clone(&entry.errors)).unwrap_or_default(),
             hold,
         }
     }
@@ -161,8 +176,8 @@ fn stay(route: &Route, entry: &Entry, attempts: &mut Attempts, now: Now) -> Opti
     let stay = attempts.take_stay()?;
     let candidate = candidate_of(entry, route.index.position_of(&stay.credential)?)?;
     let case = Case { index: &route.index, attempts, now_ms: now.mono_ms, soft_serves: false };
-    match stay.refresh {
-        Some(model) => Some((case.again(candidate, model)?, true)),
+    match stay.again {
+        Some((model, refresh)) => Some((case.again(candidate, model)?, refresh)),
         None => match case.judge(candidate) {
             Judged::Take(able) => Some((able, false)),
             _ => None,
@@ -172,6 +187,9 @@ fn stay(route: &Route, entry: &Entry, attempts: &mut Attempts, now: Now) -> Opti
 
 /// The session's credential if it can serve, and whether the session shall move to whoever serves instead.
 fn sticky(session: &Session, entry: &Entry, case: &Case<'_>) -> (Option<Able>, bool) {
+    if case.attempts.begins() {
+        return (None, true);
+    }
     let position = session.credential.as_ref().and_then(|id| case.index.position_of(id));
     let Some(candidate) = position.and_then(|position| candidate_of(entry, position)) else {
         return (None, true);
@@ -180,8 +198,10 @@ fn sticky(session: &Session, entry: &Entry, case: &Case<'_>) -> (Option<Able>, b
         // Binding anew keeps the session alive.
         Judged::Take(able) => (Some(able), true),
         Judged::Rest { aside: Aside::Broken, .. } => (None, true),
-        Judged::Rest { until_ms, .. } => (None, until_ms > case.now_ms.saturating_add(SESSION_PATIENCE_MS)),
-        Judged::Skip | Judged::Wait { .. } => (None, false),
+        Judged::Rest { .. } if case.attempts.may_bind_anew() => (None, true),
+        Judged::Rest { until_ms, .. } => (None, until_ms > case.now_ms.saturating_add(PATIENCE_MS)),
+        // It was to be the session's home and did not answer: whoever does becomes that.
+        Judged::Skip | Judged::Wait { .. } => (None, case.attempts.may_bind_anew()),
     }
 }
 
@@ -191,7 +211,7 @@ fn candidate_of(entry: &Entry, credential: u32) -> Option<Candidate> {
 }
 
 fn nobody(entry: &Entry, route: &Route, attempts: &mut Attempts, now: Now) -> NoPick {
-    if attempts.total() > 0 {
+    if attempts.is_spent() {
         return NoPick::Exhausted;
     }
     let index: &Index = &route.index;
@@ -216,5 +236,15 @@ fn nobody(entry: &Entry, route: &Route, attempts: &mut Attempts, now: Now) -> No
         let label = index.credential(*candidate)?.spec.label.to_string();
         Some(Reason { label, standing: standing(index, *candidate, now.mono_ms)? })
     });
-    NoPick::Unavailable { reasons: reasons.collect(), total: entry.candidates().count() }
+    let gone = |candidate| {
+        matches!(
+            standing(index, candidate, now.mono_ms),
+            Some(Standing::Cooling(Rest { class: Class::Entitlement | Class::ModelMissing, .. }))
+        )
+    };
+    NoPick::Unavailable {
+        reasons: reasons.collect(),
+        total: entry.candidates().count(),
+        gone: entry.candidates().all(|candidate| gone(*candidate)),
+    }
 }

@@ -27,7 +27,7 @@ pub enum Strategy {
     Weighted,
     /// Always the first in configuration order that is ready.
     FillFirst,
-    /// The less busy of two drawn at random.
+    /// The less busy and quicker of two drawn at random.
     LeastLoaded,
 }
 
@@ -69,6 +69,10 @@ pub struct Settings {
     pub probe_lease_ms: u64,
     /// How long a session stays with its credential after its last request, in milliseconds; 0: no affinity.
     pub session_affinity_ms: u64,
+    /// Sessions also stay with upstreams of which no prompt cache is known.
+    pub affinity_without_cache: bool,
+    /// An account that is used up in one of its projects goes on with the next (`quota-exceeded.switch-project`).
+    pub switch_project: bool,
     /// What serves in place of a model that cannot (`fallback-models`).
     pub fallback_models: Fallbacks,
 }
@@ -86,6 +90,8 @@ impl Default for Settings {
             hint_cap_ms: 3_600_000,
             probe_lease_ms: 10_000,
             session_affinity_ms: 0,
+            affinity_without_cache: true,
+            switch_project: false,
             fallback_models: Fallbacks::new(),
         }
     }

@@ -20,6 +20,11 @@ pub enum Standing {
     Tested,
     /// It has as many requests as it may.
     Full,
+    /// It has used up its requests or tokens of a minute.
+    Spent {
+        /// Milliseconds until there is room again.
+        left_ms: u64,
+    },
     /// Its weight is 0 under the weighted strategy.
     Weightless,
     /// It is switched off.
@@ -57,7 +62,7 @@ impl Standing {
     /// Whether the model can be shown because of it: not when its trouble is one that waiting hardly mends.
     pub(crate) fn shows(&self) -> bool {
         match self {
-            Self::Ready | Self::Tested | Self::Full | Self::Weightless => true,
+            Self::Ready | Self::Tested | Self::Full | Self::Spent { .. } | Self::Weightless => true,
             Self::Cooling(rest) => !rest.class.is_broken(),
             Self::Disabled => false,
         }
@@ -74,8 +79,11 @@ pub(crate) fn standing(index: &Index, candidate: Candidate, now_ms: u64) -> Opti
     if !index.takes_turns(spec) {
         return Some(Standing::Weightless);
     }
-    let healthy = || match spec.in_flight_limit {
-        Some(limit) if credential.state.in_flight() >= limit => Standing::Full,
+    let minute = spec.minute();
+    let spent = || minute.has_windows().then(|| credential.state.windows().wait(&minute, now_ms)).flatten();
+    let healthy = || match (spent(), spec.in_flight_limit) {
+        (Some(left_ms), _) => Standing::Spent { left_ms },
+        (None, Some(limit)) if credential.state.in_flight() >= limit => Standing::Full,
         _ => Standing::Ready,
     };
     if !credential.state.troubled() {
@@ -112,6 +120,9 @@ impl std::fmt::Display for Standing {
             }
             Self::Tested => f.write_str("is being tested by another request"),
             Self::Full => f.write_str("has as many requests as it may"),
+            Self::Spent { left_ms } => {
+                write!(f, "has used up its minute for {} s", left_ms.div_ceil(1000))
+            }
             Self::Weightless => f.write_str("has weight 0"),
             Self::Disabled => f.write_str("is switched off"),
         }

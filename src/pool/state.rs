@@ -4,10 +4,15 @@
 //! The usual case (no trouble) takes no lock: [`State::troubled`] says whether the health is worth a look.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::budget::Windows;
 use crate::health::Health;
+use crate::load::{Latency, Load};
+use crate::token::Token;
 
 /// Names a [`State`] within the process, for as long as it lives.
 pub(crate) type Key = u64;
@@ -23,6 +28,14 @@ pub(crate) struct State {
     /// The health may have changed since it was last taken down.
     changed: AtomicBool,
     health: Mutex<Health>,
+    /// Locked after the health, never before it.
+    windows: Mutex<Windows>,
+    /// How quickly its answers begin.
+    pub(crate) latency: Latency,
+    /// The project that its requests go to, of those that it has.
+    pub(crate) project: AtomicU32,
+    /// What is sent instead of the configured secret.
+    token: ArcSwapOption<Token>,
     pub(crate) tally: Tally,
 }
 
@@ -56,6 +69,11 @@ impl State {
         self.health.lock()
     }
 
+    /// What was used of the minute.
+    pub(crate) fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock()
+    }
+
     /// Changes the health.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
         let mut health = self.health.lock();
@@ -71,9 +89,24 @@ impl State {
         self.changed.swap(false, Ordering::AcqRel)
     }
 
+    /// The token, where there is one.
+    pub(crate) fn token(&self) -> Option<Arc<Token>> {
+        self.token.load_full()
+    }
+
+    /// Replaces the token.
+    pub(crate) fn set_token(&self, token: Option<Arc<Token>>) {
+        self.token.store(token);
+    }
+
     /// Requests under way.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// How busy and how quick it is.
+    pub(crate) fn load(&self, now_ms: u64) -> Load {
+        Load { in_flight: self.in_flight(), micros: self.latency.micros(now_ms) }
     }
 
     /// Takes a slot; false: the limit is reached. Exact under any race.
@@ -111,15 +144,40 @@ pub(crate) struct Signals {
     /// A rest ended early: who rests may look again.
     thawed: AtomicU64,
     next_key: AtomicU64,
+    /// Told of each signal.
+    listener: OnceLock<Listener>,
+}
+
+/// Who wants to know that somebody may look again.
+struct Listener(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 impl Signals {
     pub(crate) fn free(&self) {
         self.freed.fetch_add(1, Ordering::Release);
+        self.tell();
     }
 
     pub(crate) fn thaw(&self) {
         self.thawed.fetch_add(1, Ordering::Release);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if let Some(Listener(tell)) = self.listener.get() {
+            tell();
+        }
+    }
+
+    /// Sets who is told; the first one counts.
+    pub(crate) fn listen(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        // A second listener is not heard.
+        let _ = self.listener.set(Listener(tell));
     }
 
     /// How often each was given.
@@ -135,7 +193,6 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use super::*;

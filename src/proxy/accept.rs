@@ -1,12 +1,16 @@
 //! Stage 0: a connection gives a request, and gets its answer.
 //!
 //! Enters: a connection. Leaves: the same connection, where it can carry another request. May go wrong: the
-//! header is no HTTP (400, the connection ends), the client leaves (nothing is sent), a handler panics (500).
+//! header is no HTTP (400), is endless (431) or slow (the connection ends), the client leaves (nothing is
+//! sent), a handler panics (500).
 
+use super::Edge;
 use super::client::Client;
-use super::error::ProxyError;
+use super::endpoint::Endpoint;
+use super::error::{ProxyError, answer_error};
 use super::record::Record;
-use super::{Edge, retry};
+use crate::state::leave::Phase;
+use crate::state::seconds;
 use async_trait::async_trait;
 use futures::FutureExt;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -16,29 +20,40 @@ use pingora::server::ShutdownWatch;
 use pingora::{Error, ErrorType, Result};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Streams of one HTTP/2 connection.
 const H2_STREAMS: u32 = 256;
+/// How long a connection may wait for its next request: longer than load balancers keep theirs.
+pub(super) const IDLE: Duration = Duration::from_secs(90);
+
+/// Mark of a connection that has carried a request.
+struct Reused;
 
 #[async_trait]
 impl HttpServerApp for Edge {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
-        shutdown: &ShutdownWatch,
+        _: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if !request(&mut session, shutdown).await {
+        if !self.request(&mut session).await {
             return None;
+        }
+        if self.state.leave.phase() >= Phase::Leaving {
+            // The answer says so, and the client takes another connection.
+            session.set_keepalive(None);
         }
         let mut record = Record::default();
         record.begin(&self.state);
         let result = self.answer(&mut session, &mut record).await;
         record.finish(&self.state);
-        if *shutdown.borrow() || result.is_err() {
+        if result.is_err() {
             session.set_keepalive(None);
         }
         result.ok()?;
-        let settings = HttpPersistentSettings::for_session(&session);
+        let mut settings = HttpPersistentSettings::for_session(&session);
+        settings.set_user_context(Box::new(Reused));
         let stream = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
@@ -56,33 +71,44 @@ impl HttpServerApp for Edge {
     }
 }
 
-/// Waits for a header. `false`: there is none, and the connection ends.
-async fn request(session: &mut ServerSession, shutdown: &ShutdownWatch) -> bool {
-    let mut shutdown = shutdown.clone();
-    // A header that has arrived is served, also while the process leaves.
-    let read = tokio::select! {
-        biased;
-        read = session.read_request() => read,
-        _ = shutdown.wait_for(|leaving| *leaving) => return false,
-    };
-    match read {
-        Ok(found) => found,
-        Err(error) => {
-            if *error.etype() == ErrorType::InvalidHTTPHeader {
-                // Nothing is left to do where the client does not take it.
-                let _ = session.respond_error(400).await;
+impl Edge {
+    /// Waits for a header. `false`: there is none, and the connection ends.
+    async fn request(&self, session: &mut ServerSession) -> bool {
+        let mut wait = seconds(self.state.snapshot.load().config.server.timeouts.client_body_seconds);
+        if session.take_connection_user_context().is_some() {
+            wait += IDLE;
+        }
+        // A header that has arrived is served, also while the process leaves.
+        let read = tokio::select! {
+            biased;
+            read = tokio::time::timeout(wait, session.read_request()) => read,
+            () = self.state.leave.reached(Phase::IdleOver) => return false,
+        };
+        match read {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    // Nothing is left to do where the client does not take it.
+                    let _ = session.respond_error(refusal(&error)).await;
+                }
+                session.shutdown().await;
+                false
             }
-            session.shutdown().await;
-            false
+            Err(_) => {
+                session.shutdown().await;
+                false
+            }
         }
     }
-}
 
-impl Edge {
     /// Answers. An error means that the connection must not carry another request.
     async fn answer(&self, session: &mut ServerSession, record: &mut Record) -> Result<()> {
-        let served = AssertUnwindSafe(self.serve(session, record)).catch_unwind().await;
-        let result = served.unwrap_or_else(|_| {
+        let served = async {
+            #[cfg(test)]
+            tests::fail_point(session);
+            self.serve(session, record).await
+        };
+        let result = AssertUnwindSafe(served).catch_unwind().await.unwrap_or_else(|_| {
             self.state.metrics.panics.inc();
             Error::e_explain(ErrorType::InternalError, "a handler panicked")
         });
@@ -92,12 +118,67 @@ impl Edge {
         if session.response_written().is_none() && *error.etype() == ErrorType::InternalError {
             let told = ProxyError::internal(500, "the proxy failed; the log has the request id");
             tracing::error!(request_id = %record.facts.request_id, "{error}");
-            let protocol = wire::Protocol::OpenaiChat;
-            retry::answer_error(&mut Client::Http(session), protocol, &told, record).await?;
+            let header = session.req_header();
+            let endpoint = Endpoint::parse(&header.method, header.uri.path(), header.uri.query(), false);
+            let protocol = endpoint.protocol();
+            record.facts.client = protocol.name();
+            answer_error(&mut Client::Http(session), protocol, &told, record).await?;
         } else if record.facts.status == 0 || record.facts.status == 200 {
             // The client left: nginx's number for it.
             record.facts.status = 499;
         }
         Err(error)
+    }
+}
+
+/// Status for a header that could not be read.
+fn refusal(error: &Error) -> u16 {
+    // Pingora says which of its bounds was met in words alone.
+    let text = error.to_string();
+    if text.contains("larger than") || text.contains("too many headers") { 431 } else { 400 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::State;
+    use crate::state::accounts::Accounts;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Panics where a request asks for it: no input is known that panics, and one that did would be mended.
+    pub(super) fn fail_point(session: &ServerSession) {
+        if let Some(value) = session.get_header("x-fail-point") {
+            panic!("as asked: {value:?}");
+        }
+    }
+
+    async fn answered(path: &str) -> (Arc<State>, String) {
+        let state = Arc::new(State::new(config::Config::default(), Accounts::default()).unwrap().0);
+        let edge = Arc::new(Edge::new(Arc::clone(&state), "test", false));
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let request =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\nx-fail-point: CANARY\r\ncontent-length: 0\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (_stop, watch) = tokio::sync::watch::channel(false);
+        let session = ServerSession::new_http1(Box::new(server));
+        assert!(edge.process_new_http(session, &watch).await.is_none(), "the connection is not used again");
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        (state, text)
+    }
+
+    #[tokio::test]
+    async fn p52_a_panic_costs_one_request_and_is_told_in_the_format_of_its_client() {
+        for (path, shape) in [
+            ("/v1/chat/completions", r#"{"error":{"message":"#),
+            ("/v1/messages", r#"{"type":"error","error":{"type":"#),
+            ("/v1beta/models/m:generateContent", r#"{"error":{"code":500,"#),
+        ] {
+            let (state, text) = answered(path).await;
+            assert!(text.starts_with("HTTP/1.1 500 "), "{path}: {text}");
+            assert!(text.contains(shape), "{path}: {text}");
+            assert!(!text.contains("CANARY") && !text.contains("as asked"), "{text}");
+            assert_eq!((state.metrics.panics.get(), state.metrics.in_flight.get()), (1, 0), "{path}");
+        }
     }
 }

@@ -48,6 +48,14 @@ impl Client<'_> {
         }
     }
 
+    /// Whether the head of an answer is out, so that its status cannot change any more.
+    pub fn is_started(&self) -> bool {
+        match self {
+            Self::Http(session) => session.response_written().is_some(),
+            Self::Socket(..) => false,
+        }
+    }
+
     /// Begins a stream.
     pub async fn start(&mut self, header: ResponseHeader) -> Result<()> {
         match self {

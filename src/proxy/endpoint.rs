@@ -13,7 +13,7 @@ use wire::target::Operation;
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `/health`, `/healthz`.
+    /// `/health`, `/healthz`, `/readyz`.
     Health,
     /// `/`.
     Root,
@@ -105,7 +105,7 @@ impl Endpoint {
         });
         let chat = Protocol::OpenaiChat;
         match path {
-            "/health" | "/healthz" => only(get, Self::Health, "GET, HEAD", chat),
+            "/health" | "/healthz" | "/readyz" => only(get, Self::Health, "GET, HEAD", chat),
             "/" => only(get, Self::Root, "GET, HEAD", chat),
             "/v1/models" | "/models" => only(get, Self::Models { gemini: false }, "GET", chat),
             "/v1beta/models" => only(get, Self::Models { gemini: true }, "GET", Protocol::Gemini),

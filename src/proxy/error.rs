@@ -4,7 +4,12 @@
 //! client's format, with status and `Retry-After`. The public message and what the log says are different
 //! fields. May go wrong: the client has left.
 
+use super::client::Client;
+use super::record::Record;
+use super::respond;
 use bytes::Bytes;
+use pingora::Result;
+use pool::Class;
 use wire::Protocol;
 use wire::error::{Failure, WireError};
 
@@ -75,6 +80,21 @@ impl ProxyError {
         Self { failure, source: Source::Upstream, verbatim: None, partial: None, close: false }
     }
 
+    /// With what the pool made of it: a model that the account may not use is one that is not there. A body
+    /// that no SDK takes for an error (`{"detail":…}`) is written anew.
+    #[must_use]
+    pub fn of_class(mut self, class: Class) -> Self {
+        if !matches!(class, Class::Entitlement | Class::ModelMissing) {
+            return self;
+        }
+        let is_error =
+            |body: &[u8]| wire::json::parse_any(body).is_ok_and(|body| body.get("error").is_some());
+        self.verbatim = self.verbatim.filter(|verbatim| is_error(&verbatim.body));
+        self.failure.code.get_or_insert_with(|| "model_not_found".to_owned());
+        self.failure.param.get_or_insert_with(|| "model".to_owned());
+        self
+    }
+
     /// With a machine-readable code.
     #[must_use]
     pub fn code(mut self, code: &str) -> Self {
@@ -120,4 +140,29 @@ impl From<WireError> for ProxyError {
         }
         answer
     }
+}
+
+/// Answers with an error.
+pub(super) async fn answer_error(
+    client: &mut Client<'_>,
+    protocol: Protocol,
+    error: &ProxyError,
+    record: &mut Record,
+) -> Result<()> {
+    record.facts.status = error.failure.status;
+    record.facts.error.clone_from(&error.failure.message);
+    if error.close {
+        client.close();
+    }
+    if let Some(partial) = &error.partial {
+        record.facts.status = 200;
+        let http11 = client.is_http11();
+        client.start(respond::stream_header(&record.facts.request_id, partial.array, http11)?).await?;
+        return client.finish(partial.bytes.clone()).await;
+    }
+    let mut header = respond::json_header(error.failure.status, &record.facts.request_id)?;
+    if let Some(seconds) = error.failure.retry_after {
+        header.insert_header(http::header::RETRY_AFTER, seconds)?;
+    }
+    client.respond(header, error.body(protocol)).await
 }

@@ -3,25 +3,28 @@
 //! Enters: an admitted request. Leaves: an answer, or an error in the client's format. May go wrong:
 //! everything that the stages name; the client leaving ends it without an answer.
 
+use super::allowance;
 use super::client::Client;
 use super::endpoint::Call;
-use super::error::ProxyError;
+use super::error::{ProxyError, answer_error};
 use super::parse::{BodyLimits, Parsed, parse};
 use super::record::Record;
-use super::retry::{Exchange, Question, answer_error};
+use super::retry::{Exchange, Question};
 use super::route::route;
 use super::select::Preference;
+use super::session::{Origin, conversation};
 use crate::state::{Snapshot, State, seconds};
 use config::ImageGeneration;
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
 use wire::target::Operation;
 
 /// Serves one HTTP request.
 pub(super) async fn serve(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     session: &mut ServerSession,
     call: Call,
     record: &mut Record,
@@ -34,6 +37,11 @@ pub(super) async fn serve(
         let error = ProxyError::client(404, "drawing is switched off here (disable-image-generation)");
         return answer_error(&mut Client::Http(session), protocol, &error, record).await;
     }
+    let permit = allowance::begin(record, state);
+    let _permit = match permit {
+        Ok(permit) => permit,
+        Err(error) => return answer_error(&mut Client::Http(session), protocol, &error, record).await,
+    };
     let limits = BodyLimits {
         max: snapshot.max_body(),
         deadline: seconds(snapshot.config.server.timeouts.client_body_seconds),
@@ -44,10 +52,14 @@ pub(super) async fn serve(
     let mut client = Client::Http(session);
     let error = match parsed {
         Err(error) => error,
-        Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, query, record).await {
-            Ok(result) => return result,
-            Err(error) => error,
-        },
+        Ok(parsed) => {
+            let answered = answer(state, snapshot, &mut client, parsed, headers, query, record).await;
+            allowance::charge(record, state);
+            match answered {
+                Ok(result) => return result,
+                Err(error) => error,
+            }
+        }
     };
     answer_error(&mut client, protocol, &error, record).await
 }
@@ -55,7 +67,7 @@ pub(super) async fn serve(
 /// Answers a parsed request: routed, then attempted.
 pub(super) async fn answer(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     client: &mut Client<'_>,
     parsed: Parsed,
     headers: HeaderMap,
@@ -63,7 +75,13 @@ pub(super) async fn answer(
     record: &mut Record,
 ) -> std::result::Result<Result<()>, ProxyError> {
     parsed.head.model.clone_into(&mut record.facts.model);
-    let route = route(state, snapshot, &parsed.head.model)?;
+    let holder = record.holder.as_ref();
+    let route = route(state, snapshot, &parsed.head.model, holder)?;
+    let route = allowance::check_model(holder, route, state)?;
+    if let Some(model) = route.turned_from() {
+        state.metrics.fallback(model, route.model());
+        tracing::debug!(model = %model, fallback = %route.model(), "fallback: too many attempts on the model fail");
+    }
     let paints = route.facts().is_some_and(|model| model.image);
     if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
         let message = format!(
@@ -73,6 +91,13 @@ pub(super) async fn answer(
         return Err(ProxyError::client(400, message).param("model"));
     }
     let owner = state.files.owner_in(&parsed.body);
-    let question = Question { parsed, headers, query, preference: Preference { session: None, owner } };
+    let session = route.keeps_sessions().then(|| {
+        let subagents = snapshot.config.routing.selection.session_affinity_subagents;
+        let (scope, socket) = (record.scope(), record.socket.as_deref());
+        conversation(&parsed, &Origin { headers: &headers, scope, socket, subagents })
+    });
+    let preference = Preference { session: session.flatten(), owner };
+    let question = Question { parsed, headers, query, preference };
+    let snapshot = Arc::clone(snapshot);
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

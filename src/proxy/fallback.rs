@@ -8,8 +8,10 @@
 use super::error::ProxyError;
 use super::record::Record;
 use crate::state::State;
+use crate::state::keys::Holder;
 use http::{HeaderName, HeaderValue};
 use pool::{Attempts, Route};
+use std::sync::Arc;
 use wire::target::Operation;
 
 /// Says which model served in place of the one that was asked for.
@@ -26,6 +28,8 @@ pub(super) struct Course {
     earlier: u32,
     /// The model that was asked for, while another is tried.
     home: Option<Box<Home>>,
+    /// Who may not use every model.
+    holder: Option<Arc<Holder>>,
 }
 
 /// The model that was asked for.
@@ -38,8 +42,27 @@ struct Home {
 
 impl Course {
     /// Begins with the model that was asked for.
-    pub(super) fn new(route: Route) -> Self {
-        Self { route, attempts: Attempts::default(), earlier: 0, home: None }
+    pub(super) fn new(route: Route, holder: Option<Arc<Holder>>) -> Self {
+        Self { route, attempts: Attempts::default(), earlier: 0, home: None, holder }
+    }
+
+    /// Goes on with the same model as another configuration has it. What was tried stays tried.
+    pub(super) fn reroute(&mut self, route: Route, holder: Option<Arc<Holder>>) {
+        self.route = route;
+        self.holder = holder;
+        self.home = None;
+    }
+
+    /// The next model that serves in place of this one, among those that the client may use.
+    fn next(&self, state: &State) -> Option<Route> {
+        let mut next = state.pool.fallback(&self.route, state.now());
+        while let (Some(route), Some(holder)) = (&next, &self.holder) {
+            if holder.allows(route.model()) {
+                break;
+            }
+            next = state.pool.fallback(route, state.now());
+        }
+        next
     }
 
     /// Attempts on all models.
@@ -49,8 +72,7 @@ impl Course {
 
     /// Whether an answer without content is worth less than the next model's.
     pub(super) fn refuses_empty(&self, operation: Operation, state: &State) -> bool {
-        matches!(operation, Operation::Generate | Operation::Completion)
-            && state.pool.fallback(&self.route, state.now()).is_some()
+        matches!(operation, Operation::Generate | Operation::Completion) && self.next(state).is_some()
     }
 
     /// Nobody serves the model: goes on with the next one. An error: none is left; the first model is back
@@ -61,12 +83,17 @@ impl Course {
         state: &State,
         record: &Record,
     ) -> Result<(), Box<ProxyError>> {
-        if let Some(next) = state.pool.fallback(&self.route, state.now()) {
+        if let Some(next) = self.next(state) {
             tell(&self.route, &next, &error, state, record);
             self.earlier += self.attempts.total();
             let attempts = std::mem::take(&mut self.attempts);
             let route = std::mem::replace(&mut self.route, next);
-            self.home.get_or_insert_with(|| Box::new(Home { route, attempts, error }));
+            if self.route.is_fallback() {
+                self.home.get_or_insert_with(|| Box::new(Home { route, attempts, error }));
+            } else {
+                // The request began with a fallback: what counts in the end is what the asked model says.
+                self.home = None;
+            }
             return Ok(());
         }
         let Some(home) = self.home.take() else { return Err(Box::new(error)) };

@@ -6,15 +6,15 @@
 //! to the same account (`upload.rs`). A file that nobody remembers is asked for everywhere. May go wrong: no Gemini
 //! credential (501), a ticket that is none (403), what the upstream says.
 
-use super::accounts::{Answer, DESCRIPTION, Desk, SECRET, nobody, note, with_query};
+use super::attempt::pace;
 use super::client::Client;
+use super::desk::{Answer, DESCRIPTION, Desk, SECRET, nobody, note, with_query};
 use super::endpoint::{FileCall, TICKET};
-use super::error::ProxyError;
+use super::error::{ProxyError, answer_error};
 use super::parse::{BodyLimits, read_raw};
 use super::record::Record;
 use super::reply::{Ended, Pace, Pump, Shape};
 use super::respond::{self, UPLOAD_URL};
-use super::retry::{answer_error, pace};
 use super::upload::{self, Lost};
 use crate::state::query::query_value;
 use crate::state::{Snapshot, State, seconds};

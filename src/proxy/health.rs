@@ -6,9 +6,9 @@
 use crate::state::State;
 use wire::json;
 
-/// Status and body of `/health`. `detail` is left out by `/healthz`.
+/// Status and body of `/health`. `detail` is left out by `/healthz` and `/readyz`.
 pub(super) fn health(state: &State, version: &str, detail: bool) -> (u16, Vec<u8>) {
-    let draining = state.is_draining();
+    let draining = !state.leave.is_ready();
     let mut out = Vec::new();
     json::object(&mut out, |o| {
         o.str("status", if draining { "draining" } else { "ok" });

@@ -1,18 +1,41 @@
-//! Between selection and sending: a token that an upstream refused is renewed.
+//! Between selection and sending: the token that goes with a request.
 //!
-//! Enters: a pick. Leaves: the token to send in place of the one that the pick knows, if it has to be another.
-//! May go wrong: the login is over, or its endpoint cannot say now ([`NotRenewed`]).
+//! Enters: a pick. Leaves: the token to send, where it is not the key of the configuration; renewed first if
+//! an upstream refused it, if it has run out, or if there is none yet. May go wrong: the login is over, or
+//! its endpoint cannot say now ([`NotRenewed`]).
 
 use crate::state::State;
 use crate::state::renew::NotRenewed;
-use pool::Pick;
-use secrecy::SecretString;
+use pool::{Pick, Sent, Token};
+use std::sync::Arc;
 
-/// The token for `pick`; `None`: its own.
-pub(super) async fn token(state: &State, pick: &Pick) -> Result<Option<SecretString>, NotRenewed> {
-    if !pick.refresh_first() {
-        return Ok(None);
-    }
+/// The token for `pick`; `None`: the secret of its credential.
+pub(super) async fn token(state: &State, pick: &Pick) -> Result<Option<Arc<Token>>, NotRenewed> {
     let credential = pick.credential();
-    Box::pin(state.renew(credential.id.as_str(), &credential.secret)).await.map(Some)
+    let sent = pick.sent();
+    if !credential.refreshable {
+        return Ok(token_of(sent));
+    }
+    let now_s = state.now().wall_s;
+    let (stale, is_over) = match &sent {
+        Sent::Own => (Some(&credential.secret), credential.end_s.is_some_and(|end_s| end_s <= now_s)),
+        Sent::Token(token) => (Some(&token.secret), token.is_over(now_s)),
+        Sent::Missing => (None, true),
+    };
+    if !pick.refresh_first() && !is_over {
+        return Ok(token_of(sent));
+    }
+    match Box::pin(state.renew(credential.id.as_str(), stale)).await {
+        Ok(()) => Ok(token_of(pick.sent())),
+        // The clock may be wrong: the upstream has the last word on a token that it did not refuse.
+        Err(NotRenewed::Later(_)) if !pick.refresh_first() && !credential.mints => Ok(token_of(sent)),
+        Err(error) => Err(error),
+    }
+}
+
+fn token_of(sent: Sent) -> Option<Arc<Token>> {
+    match sent {
+        Sent::Token(token) => Some(token),
+        Sent::Own | Sent::Missing => None,
+    }
 }

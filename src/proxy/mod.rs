@@ -4,8 +4,10 @@
 //!
 //! | stage | file | takes → gives |
 //! |---|---|---|
+//! | 0 connect | `connection.rs`, `proxy_header.rs` | connection → whose it is, and a place for it |
 //! | 0 accept | `accept.rs` | connection → request |
 //! | 0 admit | `endpoint.rs`, `admit.rs` | header → permission |
+//! | 0 allow | `allowance.rs` | client key → what it may use, and how much |
 //! | 1 parse | `parse.rs` | body → [`parse::Parsed`] |
 //! | 2 route | `route.rs` | model → those who can serve |
 //! | 3 select | `select.rs` | those → one of them, with a slot |
@@ -14,10 +16,11 @@
 //! | 6 reply | `reply.rs` | upstream bytes → client bytes |
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
-//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `fallback.rs`
-//! says for which model; `login.rs`
-//! renews a refused token between 3 and 4. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
-//! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
+//! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `attempt.rs`
+//! runs 5 and 6 with one credential, `fallback.rs` says for which model; `session.rs` tells conversations
+//! apart; `login.rs` renews a refused token before 5, `waiting.rs` waits where nobody can serve now.
+//! `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! the other kind of client. `files.rs`, `desk.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
 //! Pingora brings connections, HTTP/1.1 and HTTP/2 on both sides, TLS and the connection pool. Its proxy
@@ -26,10 +29,13 @@
 //! would hold 20 kB per stream for phases that never run.
 
 mod accept;
-mod accounts;
 mod admit;
+mod allowance;
+mod attempt;
 pub mod client;
+pub mod connection;
 mod count;
+mod desk;
 pub mod endpoint;
 pub mod error;
 mod exchange;
@@ -40,18 +46,21 @@ mod health;
 mod login;
 mod models;
 mod parse;
+mod proxy_header;
 mod record;
 mod reply;
 mod respond;
 mod retry;
 mod route;
 mod select;
+mod session;
 mod sockets;
 mod translate;
 mod upload;
+mod waiting;
 mod websocket;
 
-use crate::state::State;
+use crate::state::{State, forwarded};
 use bytes::Bytes;
 use client::Client;
 use endpoint::Endpoint;
@@ -75,11 +84,12 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// The proxy over shared state. `version` is what `/health` says.
-    pub fn new(state: Arc<State>, version: &'static str) -> Self {
+    /// The proxy over shared state. `version` is what `/health` says; `http2`: for connections that began
+    /// with its preface. TLS negotiates it.
+    pub fn new(state: Arc<State>, version: &'static str, http2: bool) -> Self {
         let mut options = HttpServerOptions::default();
-        // HTTP/2 without TLS is told by its first bytes; TLS negotiates it.
-        options.h2c = true;
+        options.h2c = http2;
+        options.h2_idle_timeout = Some(accept::IDLE);
         Self { state, version, options }
     }
 
@@ -87,22 +97,29 @@ impl Edge {
         let header = session.req_header();
         let upgrade = header.headers.contains_key("upgrade");
         let endpoint = Endpoint::parse(&header.method, header.uri.path(), header.uri.query(), upgrade);
-        note(record, session);
+        self.note(record, session);
         session.set_write_timeout(Some(CLIENT_WRITE));
         let snapshot = self.state.snapshot.load_full();
         match admit::admit(session.req_header(), &endpoint, &snapshot, &self.state) {
-            Ok(admitted) => record.facts.client_key = admitted.key.map_or(0, |key| key + 1),
+            Ok(admitted) => {
+                record.facts.client_key = admitted.key.map_or(0, |key| key + 1);
+                record.holder = admitted.holder;
+            }
             Err(error) => {
                 let protocol = endpoint.protocol();
                 record.facts.client = protocol.name();
-                return retry::answer_error(&mut Client::Http(session), protocol, &error, record).await;
+                return error::answer_error(&mut Client::Http(session), protocol, &error, record).await;
             }
         }
         match endpoint {
             Endpoint::Exchange(call) => exchange::serve(&self.state, &snapshot, session, call, record).await,
-            Endpoint::Files(call) => {
-                Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await
-            }
+            Endpoint::Files(call) => match allowance::begin(record, &self.state) {
+                Ok(_permit) => Box::pin(files::serve(&self.state, &snapshot, session, call, record)).await,
+                Err(error) => {
+                    let mut client = Client::Http(session);
+                    error::answer_error(&mut client, wire::Protocol::Gemini, &error, record).await
+                }
+            },
             Endpoint::ResponsesSocket => Box::pin(sockets::serve(&self.state, session, record)).await,
             local => self.local(session, local, record).await,
         }
@@ -118,7 +135,14 @@ impl Edge {
         record.keep_quiet();
         let id = record.facts.request_id.clone();
         let headers = &session.req_header().headers;
-        let listed = || self.state.pool.models(self.state.now());
+        let holder = record.holder.clone();
+        let listed = || {
+            let mut models = self.state.pool.models(self.state.now());
+            if let Some(holder) = &holder {
+                models.retain(|model| holder.allows(&model.id));
+            }
+            models
+        };
         let (status, body) = match &endpoint {
             Endpoint::Health => {
                 let detail = session.req_header().uri.path() == "/health";
@@ -152,18 +176,20 @@ impl Edge {
         record.facts.status = status;
         respond::send(session, respond::json_header(status, &id)?, Bytes::from(body)).await
     }
-}
 
-fn note(record: &mut Record, session: &ServerSession) {
-    let header = session.req_header();
-    let facts = &mut record.facts;
-    header.method.as_str().clone_into(&mut facts.method);
-    header.uri.path().clone_into(&mut facts.path);
-    facts.client_ip = session
-        .client_addr()
-        .and_then(|address| address.as_inet().map(|inet| inet.ip().to_string()))
-        .unwrap_or_default();
-    if let Some(agent) = header.headers.get(http::header::USER_AGENT) {
-        facts.user_agent = String::from_utf8_lossy(agent.as_bytes()).chars().take(200).collect();
+    fn note(&self, record: &mut Record, session: &ServerSession) {
+        let header = session.req_header();
+        let facts = &mut record.facts;
+        header.method.as_str().clone_into(&mut facts.method);
+        header.uri.path().clone_into(&mut facts.path);
+        let digest = session.digest().and_then(|digest| digest.socket_digest.as_deref());
+        if let Some(peer) = connection::address(digest) {
+            let snapshot = self.state.snapshot.load();
+            let trusted = &snapshot.config.server.trusted_proxies.0;
+            facts.client_ip = forwarded::client(peer, &header.headers, trusted).to_string();
+        }
+        if let Some(agent) = header.headers.get(http::header::USER_AGENT) {
+            facts.user_agent = String::from_utf8_lossy(agent.as_bytes()).chars().take(200).collect();
+        }
     }
 }

@@ -5,10 +5,15 @@
 
 use crate::observe::log;
 use crate::observe::metrics::Labels;
+use crate::observe::providers::Call;
 use crate::observe::request::Facts;
+use crate::observe::usage::{About, Sums};
 use crate::state::State;
+use crate::state::keys::Holder;
 use pool::{Outcome, Verdict};
-use std::time::Instant;
+use prometheus::IntGauge;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tracing::Level;
 use wire::ir::{Losses, Usage};
 use wire::json;
@@ -20,11 +25,16 @@ pub(super) struct Record {
     pub facts: Facts,
     /// 32 hex digits, unique to the request.
     pub seed: String,
+    /// Whose key it came with.
+    pub holder: Option<Arc<Holder>>,
+    /// The WebSocket on which it came.
+    pub socket: Option<String>,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
     quiet: bool,
-    counted: bool,
+    /// The gauge of requests under way, while it counts this one.
+    counted: Option<IntGauge>,
 }
 
 impl Default for Record {
@@ -34,20 +44,40 @@ impl Default for Record {
         Self {
             facts: Facts { request_id: seed.clone(), ..Facts::default() },
             seed,
+            holder: None,
+            socket: None,
             started: Instant::now(),
             first_byte: None,
             quiet: false,
-            counted: false,
+            counted: None,
         }
     }
 }
 
+/// A request that was cut by a panic or a deadline is over as well.
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.uncount();
+    }
+}
+
 impl Record {
+    /// What its client key has and no other; 0 where none is needed.
+    pub(super) fn scope(&self) -> u64 {
+        self.holder.as_ref().map_or(0, |holder| holder.scope())
+    }
+
     /// The request counts as being served.
     pub(super) fn begin(&mut self, state: &State) {
-        if !self.counted {
-            self.counted = true;
+        if self.counted.is_none() {
             state.metrics.in_flight.inc();
+            self.counted = Some(state.metrics.in_flight.clone());
+        }
+    }
+
+    fn uncount(&mut self) {
+        if let Some(gauge) = self.counted.take() {
+            gauge.dec();
         }
     }
 
@@ -77,6 +107,26 @@ impl Record {
         self.facts.losses = losses.to_string();
     }
 
+    /// A call to a provider's model that ended under `status`.
+    pub(super) fn call<'c>(
+        &'c self,
+        (provider, model): (&'c Arc<str>, &'c Arc<str>),
+        status: u16,
+        failover: bool,
+    ) -> Call<'c> {
+        let (facts, millis) = (&self.facts, |time: Duration| time.as_millis() as u64);
+        Call {
+            provider,
+            model,
+            endpoint: facts.endpoint(),
+            status,
+            failover,
+            latency_ms: millis(self.started.elapsed()),
+            first_event_ms: self.first_byte.map(|at| millis(at - self.started)),
+            usage: (status < 400).then_some(&facts.usage),
+        }
+    }
+
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
     pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
         let mut line = b"upstream attempt failed ".to_vec();
@@ -100,9 +150,7 @@ impl Record {
 
     /// The request is over.
     pub(super) fn finish(&mut self, state: &State) {
-        if std::mem::take(&mut self.counted) {
-            state.metrics.in_flight.dec();
-        }
+        self.uncount();
         let elapsed = self.started.elapsed();
         let first = self.first_byte.map(|at| at - self.started);
         let facts = &mut self.facts;
@@ -119,6 +167,15 @@ impl Record {
         if !facts.provider.is_empty() {
             state.metrics.tokens(&provider, &model, &facts.usage);
         }
+        let about = About {
+            hour: (state.now().wall_s / 3600) as u32,
+            client_key: self.holder.as_ref().map_or("", |holder| &holder.name),
+            credential: &facts.credential,
+            provider: &facts.provider,
+            model: &facts.resolved,
+        };
+        let sums = Sums::of(facts.status, &facts.usage, facts.latency_ms, facts.first_event_ms);
+        state.usage.add(&about, &sums);
         let line = facts.line();
         let level = match facts.status {
             500.. => Level::ERROR,

@@ -296,6 +296,10 @@ impl<'p, 'c> Pump<'p, 'c> {
         }
         self.committed = true;
         (self.on_commit)();
+        if self.client.is_started() {
+            // It was, to keep the client's connection alive while the request waited.
+            return Ok(());
+        }
         let http11 = self.client.is_http11();
         let mut header = match self.shape.passed {
             Some(upstream) => respond::passed_header(self.shape.request_id, upstream, http11)?,

@@ -1,12 +1,14 @@
 //! Stage 3: one of those who can serve.
 //!
 //! Enters: a route and what the request has tried. Leaves: a [`Pick`], which holds a slot of its credential.
-//! May go wrong: all rest (429 with the soonest end), none can serve (503 with the reasons), or the request
+//! May go wrong: all rest (429 with the soonest end), none can serve (503 with the reasons; 404 where all were
+//! refused the model itself), or the request
 //! has tried them all, and its last error is the answer.
 
 use super::error::ProxyError;
+use super::session::Conversation;
 use crate::state::State;
-use pool::{Attempts, CredentialId, NoPick, Pick, Route};
+use pool::{Attempts, CredentialId, NoPick, Outlook, Pick, Route};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -19,8 +21,8 @@ pub(super) enum Selected {
     Nobody {
         /// Why.
         error: Box<ProxyError>,
-        /// Somebody will soon: its slot is taken, or another request tests it.
-        soon: bool,
+        /// What waiting may bring; `None`: the pool has to look at all candidates to know.
+        outlook: Option<Outlook>,
     },
 }
 
@@ -28,7 +30,7 @@ pub(super) enum Selected {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Preference {
     /// Conversation, for affinity.
-    pub session: Option<u64>,
+    pub session: Option<Conversation>,
     /// Who holds a file that the request names: nobody else can read it.
     pub owner: Option<CredentialId>,
 }
@@ -42,13 +44,14 @@ pub(super) fn select(
     seed: u64,
 ) -> Selected {
     let now = state.now();
+    let session = preference.session;
+    attempts.conversation_begins(session.is_some_and(|session| session.begins));
+    let session = session.map(|session| session.id);
     let holder = preference.owner.as_ref();
     let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
-    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
+    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
-        Err(nobody) => {
-            Selected::Nobody { error: Box::new(error(&nobody, route)), soon: nobody == NoPick::Busy }
-        }
+        Err(nobody) => Selected::Nobody { error: Box::new(error(&nobody, route)), outlook: nobody.outlook() },
     }
 }
 
@@ -73,13 +76,16 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
                 format!("All credentials for model {model} are at their limit; try again in a second");
             retry_after(ProxyError::internal(429, message).code("model_busy"), 1)
         }
-        NoPick::Unavailable { reasons, total } => {
+        NoPick::Unavailable { reasons, total, gone } => {
             let mut message =
                 format!("auth_unavailable: none of the {total} credentials for model {model} can serve");
             for (n, reason) in reasons.iter().enumerate() {
                 let separator = if n == 0 { ": " } else { "; " };
                 // Writing to a string cannot fail.
                 let _ = write!(message, "{separator}{} {}", reason.label, reason.standing);
+            }
+            if *gone {
+                return ProxyError::client(404, message).code("model_not_found").param("model");
             }
             ProxyError::internal(503, message).code("auth_unavailable")
         }

@@ -2,20 +2,23 @@
 //!
 //! Enters: an upgrade request with a key. Leaves: the events of each turn as text frames. May go wrong: a
 //! bad handshake (400); a request that cannot be served, which is told by an `error` event and leaves the
-//! socket open; a client that leaves.
+//! socket open; a client that leaves; a process that leaves, which ends the socket after the turn (1001).
 
 use super::client::Client;
 use super::endpoint::Call;
-use super::error::ProxyError;
+use super::error::{ProxyError, answer_error};
 use super::exchange::answer;
 use super::parse::of_body;
 use super::record::Record;
-use super::retry::answer_error;
 use super::websocket::{Socket, handshake_key};
+use super::{admit, allowance};
+use crate::state::leave::Phase;
 use crate::state::{Snapshot, State};
 use http::HeaderMap;
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::Protocol;
 use wire::frames::Framing;
 use wire::openai_responses::websocket::{Session, Step};
@@ -36,8 +39,21 @@ pub(super) async fn serve(state: &State, session: &mut ServerSession, record: &m
     let mut socket = Socket::accept(session, &key, snapshot.max_body()).await?;
     record.facts.status = 101;
     let mut conversation = Session::new();
-    while let Some(message) = socket.message(session).await? {
-        turn(state, session, &mut socket, &mut conversation, &message, &headers, record).await?;
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = state.leave.reached(Phase::Closing) => break,
+            message = socket.message(session) => message?,
+        };
+        let Some(message) = message else { break };
+        tokio::select! {
+            biased;
+            done = turn(state, session, &mut socket, &mut conversation, &message, &headers, record) => done?,
+            () = state.leave.reached(Phase::Deadline) => break,
+        }
+    }
+    if state.leave.phase() >= Phase::Closing {
+        socket.close(CloseCode::Away, "the server is leaving");
     }
     socket.flush(session).await
 }
@@ -56,6 +72,7 @@ async fn turn(
     let mut record = Record::default();
     record.begin(state);
     record.facts.clone_from_request(&opened.facts);
+    record.socket = Some(opened.seed.clone());
     record.facts.client = PROTOCOL.name();
     record.facts.operation = Operation::Generate.name();
     let step = conversation.frame(message, &record.seed, state.now().wall_s);
@@ -82,7 +99,7 @@ async fn turn(
 
 async fn ask(
     state: &State,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     session: &mut ServerSession,
     socket: &mut Socket,
     body: Vec<u8>,
@@ -96,13 +113,23 @@ async fn ask(
         stream: Some(true),
         framing: Framing::Lines,
     };
+    // A key may be withdrawn or run out while the socket is open.
+    let admitted = admit::by_key(session.req_header(), snapshot, state);
+    let begun = admitted.and_then(|admitted| {
+        record.holder = admitted.holder;
+        allowance::begin(record, state)
+    });
     let mut client = Client::Socket(session, socket);
-    let error = match of_body(call, body.into(), None) {
+    let error = match begun.and_then(|permit| Ok((permit, of_body(call, body.into(), None)?))) {
         Err(error) => error,
-        Ok(parsed) => match answer(state, snapshot, &mut client, parsed, headers, None, record).await {
-            Ok(result) => return result,
-            Err(error) => error,
-        },
+        Ok((_permit, parsed)) => {
+            let answered = answer(state, snapshot, &mut client, parsed, headers, None, record).await;
+            allowance::charge(record, state);
+            match answered {
+                Ok(result) => return result,
+                Err(error) => error,
+            }
+        }
     };
     answer_error(&mut client, PROTOCOL, &error, record).await
 }

@@ -5,8 +5,8 @@
 //! the upstream has taken the last. May go wrong: the client stops sending (408), the upstream cannot be
 //! reached (502) or does not answer (504). An upstream that answers before it has read all is listened to.
 
-use super::accounts::Desk;
 use super::client::Client;
+use super::desk::Desk;
 use super::error::ProxyError;
 use crate::state::seconds;
 use crate::upstream::peer::Lane;

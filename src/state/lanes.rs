@@ -45,20 +45,31 @@ pub enum NoLane {
 }
 
 impl Lanes {
-    /// The way of a credential.
-    pub fn get(&self, spec: &CredentialSpec, config: &Config) -> Result<Lane, NoLane> {
+    /// The way of a credential. `told` is where its provider said that its API is; the operator's word is
+    /// stronger.
+    pub fn get(&self, spec: &CredentialSpec, told: Option<&str>, config: &Config) -> Result<Lane, NoLane> {
         let global = &config.providers.proxy_url;
-        let key = key(spec, global, config.server.timeouts.connect_seconds);
+        let base = match (&*spec.base_url, told) {
+            ("", Some(told)) => told,
+            ("", None) => default_base(spec.kind),
+            (own, _) => own,
+        };
+        let key = key(spec, base, global, config.server.timeouts.connect_seconds);
         if let Some(lane) = self.known.read().get(&key) {
             return Ok(lane.clone());
         }
-        let lane = self.make(spec, global, config)?;
+        let lane = self.make(spec, base, config)?;
         let mut known = self.known.write();
         if known.len() >= KEPT {
             known.clear();
         }
         known.insert(key, lane.clone());
         Ok(lane)
+    }
+
+    /// Sets the hosts that may have link-local addresses.
+    pub fn allow(&self, hosts: &[String]) {
+        self.resolver.allow(hosts);
     }
 
     /// The way to a URL of ours, through a proxy setting of an account.
@@ -73,12 +84,11 @@ impl Lanes {
             .map_err(|e| NoLane::BaseUrl(e.to_string()))
     }
 
-    fn make(&self, spec: &CredentialSpec, global: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
-        let base = if spec.base_url.is_empty() { default_base(spec.kind) } else { &spec.base_url };
+    fn make(&self, spec: &CredentialSpec, base: &str, config: &Config) -> Result<Lane, NoLane> {
         let base = Url::parse(base).map_err(|e| NoLane::BaseUrl(format!("base URL: {e}")))?;
         let timeouts =
             ConnectTimeouts { connect: super::seconds(config.server.timeouts.connect_seconds), write: WRITE };
-        let proxy = proxy(spec, global)?;
+        let proxy = proxy(spec, &config.providers.proxy_url)?;
         Lane::new(&base, proxy, timeouts, &self.resolver).map_err(|e| NoLane::BaseUrl(e.to_string()))
     }
 }
@@ -100,9 +110,9 @@ pub fn default_base(kind: Kind) -> &'static str {
     }
 }
 
-fn key(spec: &CredentialSpec, global: &ProxySetting, connect_seconds: u32) -> u64 {
+fn key(spec: &CredentialSpec, base: &str, global: &ProxySetting, connect_seconds: u32) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (spec.kind, &spec.base_url, connect_seconds).hash(&mut hasher);
+    (base, connect_seconds).hash(&mut hasher);
     match &spec.proxy {
         pool::Proxy::Global => {
             if let ProxySetting::Url(url) = global {

@@ -5,16 +5,26 @@
 
 pub mod accounts;
 pub mod atomic;
+pub mod discovery;
 pub mod files;
+pub mod forwarded;
 pub mod keys;
 pub mod lanes;
 pub mod learnt;
+pub mod leave;
+pub mod load;
 pub mod query;
+mod read;
 pub mod reload;
 pub mod renew;
+mod sign;
 pub mod store;
+mod tokens;
+pub mod waiting;
 
 use crate::observe::metrics::Metrics;
+use crate::observe::providers::Providers;
+use crate::observe::usage::Ledger;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
@@ -22,14 +32,15 @@ use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
+use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Loaded, Now, Pool};
+use pool::{Found, Loaded, Now, Pool};
 use renew::Renewals;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use waiting::WaitingRoom;
 
 /// Idle upstream connections that are kept.
 const IDLE_CONNECTIONS: usize = 4096;
@@ -44,17 +55,28 @@ pub struct State {
     pub connector: Connector,
     /// Ways to upstreams.
     pub lanes: Lanes,
+    /// Requests that nobody can serve now.
+    pub waiting: Arc<WaitingRoom>,
     /// Who holds which of Gemini's files.
     pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// How calls to providers went.
+    pub providers: Providers,
+    /// Who used how much.
+    pub usage: Ledger,
+    /// How far the process is with leaving.
+    pub leave: Leave,
     /// Accounts of the folder, as they were last read.
     accounts: Mutex<Accounts>,
     renewals: Renewals,
     /// Nothing is kept over a restart without one.
     keeper: OnceLock<Keeper>,
+    /// What upstreams list of themselves.
+    found: Mutex<Found>,
+    /// One change of the configuration at a time.
+    applying: Mutex<()>,
     started: Instant,
-    draining: AtomicBool,
 }
 
 impl std::fmt::Debug for State {
@@ -72,14 +94,31 @@ pub struct Snapshot {
     pub keys: ClientKeys,
     /// Changes to upstream bodies, ready to be made.
     pub payload: wire::payload::Rules,
+    /// How long requests may wait.
+    pub waiting: waiting::Limits,
 }
 
 impl Snapshot {
-    /// Makes it of a configuration.
-    pub fn new(config: Config) -> Self {
-        let keys = ClientKeys::new(config.auth.api_keys.iter().map(config::Secret::expose_secret));
-        let payload = config.payload.rules();
-        Self { config, keys, payload }
+    /// Makes it of a configuration. What the holders of client keys use is taken over from the snapshot
+    /// `before`.
+    pub fn new(config: Config, before: &Self) -> Self {
+        Self {
+            keys: ClientKeys::new(&config.auth.api_keys, &before.keys),
+            payload: config.payload.rules(),
+            waiting: waiting::Limits::of_process(&config.routing.waiting),
+            config,
+        }
+    }
+
+    /// The defaults: nobody serves.
+    fn empty() -> Self {
+        let config = Config::default();
+        Self {
+            keys: ClientKeys::default(),
+            payload: config.payload.rules(),
+            waiting: waiting::Limits::of_process(&config.routing.waiting),
+            config,
+        }
     }
 
     /// Largest request body in bytes.
@@ -97,30 +136,53 @@ pub fn seconds(value: u32) -> Duration {
 impl State {
     /// State with a configuration and accounts in force, and what the pool makes of them.
     pub fn new(config: Config, accounts: Accounts) -> Result<(Self, Loaded), prometheus::Error> {
+        let metrics = Metrics::new()?;
+        let waiting = Arc::new(WaitingRoom::new(metrics.waits.clone()));
         let state = Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Config::default())),
+            snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             pool: Pool::default(),
             connector: Connector::new(Some(ConnectorOptions::new(IDLE_CONNECTIONS))),
             lanes: Lanes::default(),
             files: Files::default(),
-            metrics: Metrics::new()?,
+            waiting,
+            metrics,
+            providers: Providers::default(),
+            usage: Ledger::default(),
+            leave: Leave::default(),
             accounts: Mutex::new(Accounts::default()),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
+            found: Mutex::default(),
+            applying: Mutex::default(),
             started: Instant::now(),
-            draining: AtomicBool::new(false),
         };
+        let room = Arc::clone(&state.waiting);
+        state.pool.on_signal(Box::new(move || room.call()));
         let loaded = state.apply(config, accounts);
         Ok((state, loaded))
     }
 
     /// Puts a configuration and accounts in force. Requests under way keep the configuration they began with.
     pub fn apply(&self, config: Config, accounts: Accounts) -> Loaded {
-        let (settings, specs) = pool::from_config(&config, &accounts.good);
+        let _one_at_a_time = self.applying.lock();
+        let (settings, specs) = pool::from_config_and(&config, &accounts.good, &self.found.lock());
         *self.accounts.lock() = accounts;
+        self.lanes.allow(&config.providers.allow_link_local_hosts);
         let loaded = self.pool.update(settings, specs);
-        self.snapshot.store(Arc::new(Snapshot::new(config)));
+        let snapshot = Snapshot::new(config, &self.snapshot.load());
+        self.snapshot.store(Arc::new(snapshot));
+        // Limits may have grown.
+        self.waiting.call();
         loaded
+    }
+
+    /// Puts what upstreams list of themselves in force.
+    fn apply_found(&self) {
+        let _one_at_a_time = self.applying.lock();
+        let config = &self.snapshot.load().config;
+        let accounts = self.accounts.lock().good.clone();
+        let (settings, specs) = pool::from_config_and(config, &accounts, &self.found.lock());
+        self.pool.update(settings, specs);
     }
 
     /// The accounts as they were last read.
@@ -137,15 +199,5 @@ impl State {
     /// Time since the start.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// Whether the process is about to leave.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Tells load balancers to go elsewhere.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
     }
 }

@@ -7,12 +7,13 @@
 
 use super::State;
 use super::accounts::{self, Accounts};
+use super::load::{has_key_files, load, stamp, told};
+use super::read::regular;
 use crate::observe::log;
 use config::Config;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -73,42 +74,41 @@ impl Watched {
             // An editor that truncates before it writes must not open the proxy to everyone.
             return Outcome::Kept(vec![format!("{}: it is empty", self.file.display())]);
         }
-        let name = self.file.display().to_string();
-        let loaded = match config::load(bytes) {
-            Ok(loaded) => loaded,
-            Err(broken) => {
-                return Outcome::Kept(broken.notices.iter().map(|n| n.in_file(&name).to_string()).collect());
-            }
+        let read = match load(bytes, &self.file.display().to_string()) {
+            Ok(read) => read,
+            Err(mistakes) => return Outcome::Kept(mistakes),
         };
-        for warning in &loaded.warnings {
-            tracing::warn!("{}", warning.in_file(&name));
+        for warning in &read.warnings {
+            tracing::warn!("{warning}");
         }
-        let folder = accounts::folder(&loaded.config.auth.auth_dir);
-        // Taken first: what changes while the files are read is seen at the next look.
-        self.stamp = accounts::stamp(&folder);
-        let found = accounts::scan(&folder);
-        for unserved in pool::unserved(&loaded.config, &found.good) {
-            tracing::warn!("{name}: {unserved}");
-        }
-        log::configure(&logging(&loaded.config, Some(&self.file)));
-        Outcome::Applied(put_in_force(loaded.config, found, state))
+        self.stamp = read.stamp;
+        log::configure(&logging(&read.config, Some(&self.file)));
+        Outcome::Applied(put_in_force(read.config, read.accounts, state))
     }
 
     /// Looks at the folder of accounts and puts them in force when they changed. Tells which changed.
     pub fn look_at_accounts(&mut self, state: &State) -> Option<Vec<String>> {
         let snapshot = state.snapshot.load();
         let folder = accounts::folder(&snapshot.config.auth.auth_dir);
-        let stamp = accounts::stamp(&folder);
+        let stamp = stamp(&snapshot.config);
         if stamp == self.stamp {
             return None;
         }
         self.stamp = stamp;
+        if has_key_files(&snapshot.config) {
+            // One of them may be what changed: all of it is read again.
+            let seen = self.seen.clone()?;
+            return match self.use_bytes(&seen, state) {
+                Outcome::Applied(changed) if !changed.is_empty() => Some(changed),
+                _ => None,
+            };
+        }
         let (before, now) = (state.accounts(), accounts::scan(&folder));
         if before == now {
             return None;
         }
-        for (file, reason) in now.bad.iter().filter(|bad| !before.bad.contains(bad)) {
-            tracing::warn!("{}: {reason}", folder.join(file).display());
+        for warning in told(&folder, &now, &before) {
+            tracing::warn!("{warning}");
         }
         let changed = changed(&before, &now);
         state.apply(snapshot.config.clone(), now);
@@ -152,32 +152,27 @@ fn put_in_force(config: Config, accounts: Accounts, state: &State) -> Vec<String
     settings
 }
 
-/// Reads a regular file of at most [`config::MAX_BYTES`].
+/// Reads the configuration file.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("{}: cannot be read: {error}", file.display());
-    // Asked before it is opened: opening a pipe would wait for its writer.
-    if !std::fs::metadata(file).map_err(failed)?.is_file() {
-        return Err(format!("{}: it is not a file", file.display()));
-    }
-    let mut bytes = Vec::new();
-    let limit = config::MAX_BYTES as u64 + 1;
-    std::fs::File::open(file).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    regular(file, config::MAX_BYTES).map_err(|problem| format!("{}: {problem}", file.display()))
 }
 
-/// Watches `file` for the life of `state`, on a thread of its own.
-pub fn watch(file: PathBuf, state: &Arc<State>) {
+/// Watches `file` for the life of `state`, on a thread of its own. What is sent to it asks for a look.
+pub fn watch(file: PathBuf, state: &Arc<State>) -> Sender<()> {
     let watched = Watched::new(file);
     let state = Arc::downgrade(state);
-    let spawned =
-        std::thread::Builder::new().name("reload".to_owned()).spawn(move || follow(watched, &state));
+    let (sender, events) = channel();
+    let sent = sender.clone();
+    let spawned = std::thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(move || follow(watched, &state, sent, &events));
     if let Err(error) = spawned {
         tracing::error!("the configuration is not reloaded: no thread: {error}");
     }
+    sender
 }
 
-fn follow(mut watched: Watched, state: &Weak<State>) {
-    let (sender, events) = channel();
+fn follow(mut watched: Watched, state: &Weak<State>, sender: Sender<()>, events: &Receiver<()>) {
     // The folder, not the file: a file that is replaced by rename takes its watch with it.
     let folder = watched.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = watched.file.file_name().map(ToOwned::to_owned);
@@ -205,7 +200,7 @@ fn follow(mut watched: Watched, state: &Weak<State>) {
         if let (Ok(watcher), Some(state)) = (&mut events_of, state.upgrade()) {
             follow_accounts(watcher, &state, &mut accounts_at);
         }
-        settle(&events);
+        settle(events);
         let Some(state) = state.upgrade() else { return };
         if let Some(changed) = watched.look_at_accounts(&state) {
             tracing::info!("accounts reloaded: {}", words(&changed));

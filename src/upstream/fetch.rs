@@ -1,39 +1,59 @@
 //! A small request of our own, over the connections that traffic uses.
 //!
-//! Enters: a way, a path, a body. Leaves: status and body. May go wrong: no connection, no answer in
+//! Enters: a way and a [`Question`]. Leaves: status and body. May go wrong: no connection, no answer in
 //! [`WITHIN`], an answer of more than [`MOST`] bytes.
 
 use super::peer::Lane;
+use super::stamp::secret_value;
 use bytes::Bytes;
+use http::{HeaderName, header};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
+use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
 /// Longest wait for all of it.
-const WITHIN: Duration = Duration::from_secs(30);
+pub const WITHIN: Duration = Duration::from_secs(30);
 /// Most bytes of an answer.
 const MOST: usize = 1 << 20;
 
-/// Sends a `POST` and reads the answer.
-pub async fn post(
-    connector: &Connector,
-    lane: &Lane,
-    path: &str,
-    content_type: &str,
-    body: Bytes,
-) -> Result<(u16, Vec<u8>)> {
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Question<'q> {
+    /// The method.
+    pub method: &'q str,
+    /// Path and query.
+    pub target: &'q str,
+    /// Headers besides those of every request; they may hold secrets.
+    pub headers: &'q [(&'q str, SecretString)],
+    /// The body; empty: none.
+    pub body: &'q SecretString,
+}
+
+/// Asks, and reads the answer.
+pub async fn ask(connector: &Connector, lane: &Lane, question: &Question<'_>) -> Result<(u16, Vec<u8>)> {
     let target = match lane.forward() {
-        Some(_) => format!("http://{}{path}", lane.authority()),
-        None => path.to_owned(),
+        Some(_) => format!("http://{}{}", lane.authority(), question.target),
+        None => question.target.to_owned(),
     };
-    let mut header = RequestHeader::build("POST", target.as_bytes(), Some(8))?;
-    header.insert_header("host", lane.authority())?;
-    header.insert_header("content-type", content_type)?;
-    header.insert_header("content-length", body.len())?;
-    header.insert_header("accept", "application/json")?;
-    header.insert_header("accept-encoding", "identity")?;
-    header.insert_header("user-agent", "cliproxy")?;
+    let body = Bytes::from(question.body.expose_secret().to_owned());
+    let mut header = RequestHeader::build(question.method, target.as_bytes(), Some(8))?;
+    header.insert_header(header::HOST, lane.authority())?;
+    header.insert_header(header::ACCEPT, "application/json")?;
+    header.insert_header(header::ACCEPT_ENCODING, "identity")?;
+    header.insert_header(header::USER_AGENT, "cliproxy")?;
+    if let Some(credentials) = lane.forward().and_then(|forward| forward.credentials.as_ref()) {
+        header.insert_header(header::PROXY_AUTHORIZATION, secret_value(credentials.expose_secret())?)?;
+    }
+    if !body.is_empty() {
+        header.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    for (name, value) in question.headers {
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).or_err(ErrorType::InternalError, "a header name")?;
+        header.insert_header(name, secret_value(value.expose_secret())?)?;
+    }
     tokio::time::timeout(WITHIN, exchange(connector, lane, header, body)).await.unwrap_or_else(|_| {
         Error::e_explain(ErrorType::ReadTimedout, format!("no answer within {} seconds", WITHIN.as_secs()))
     })
@@ -47,8 +67,11 @@ async fn exchange(
 ) -> Result<(u16, Vec<u8>)> {
     // A connection of its own: a pooled one may be dead, and sending a refresh token twice ends some logins.
     let (mut session, _) = Box::pin(connector.get_http_session(&lane.fresh())).await?;
+    let without_body = body.is_empty();
     session.write_request_header(Box::new(header)).await?;
-    session.write_request_body(body, true).await?;
+    if !without_body {
+        session.write_request_body(body, true).await?;
+    }
     session.finish_request_body().await?;
     session.read_response_header().await?;
     let status = session.response_header().map_or(0, |head| head.status.as_u16());

@@ -238,7 +238,11 @@ fn path(call: &Call<'_>) -> Result<String> {
             };
             let action = google_action(operation, call.stream);
             match kind {
-                Kind::Vertex => format!("{}/publishers/google/models/{model}:{action}", versioned("/v1")),
+                Kind::Vertex => {
+                    let project = if call.scope.is_empty() { "" } else { "/" };
+                    let root = versioned("/v1");
+                    format!("{root}{project}{}/publishers/google/models/{model}:{action}", call.scope)
+                }
                 _ => format!("{}/models/{model}:{action}", versioned("/v1beta")),
             }
         }
@@ -305,29 +309,39 @@ mod tests {
         Lane::new(&url::Url::parse(base).unwrap(), None, timeouts, &Arc::new(Resolver::default())).unwrap()
     }
 
-    fn built(base: &str, kind: Kind, client: &HeaderMap, same_format: bool) -> RequestHeader {
-        let secret = SecretString::from("sk-secret");
-        header(&Call {
-            lane: &lane(base),
+    fn call<'c>(
+        lane: &'c Lane,
+        kind: Kind,
+        client: &'c HeaderMap,
+        same_format: bool,
+        secret: &'c SecretString,
+    ) -> Call<'c> {
+        Call {
+            lane,
             kind,
             profile: kind.profile(Protocol::OpenaiChat, &ModelSpec::default()),
             operation: Operation::Generate,
             model: "m/1?x",
             stream: true,
-            secret: &secret,
+            secret,
             is_token: false,
             scope: "",
-            extra: &[
-                (HeaderName::from_static("x-static"), Extra::Literal(HeaderValue::from_static("s"))),
-                (HeaderName::from_static("x-copied"), Extra::Copy(HeaderName::from_static("x-mine"))),
-            ],
+            extra: &[],
             client,
             query: Some("beta=true&key=client-key"),
             same_format,
             is_form: false,
             body: br#"{"messages":[{"role":"tool"}]}"#,
-        })
-        .unwrap()
+        }
+    }
+
+    fn built(base: &str, kind: Kind, client: &HeaderMap, same_format: bool) -> RequestHeader {
+        let (lane, secret) = (lane(base), SecretString::from("sk-secret"));
+        let extra = [
+            (HeaderName::from_static("x-static"), Extra::Literal(HeaderValue::from_static("s"))),
+            (HeaderName::from_static("x-copied"), Extra::Copy(HeaderName::from_static("x-mine"))),
+        ];
+        header(&Call { extra: &extra, ..call(&lane, kind, client, same_format, &secret) }).unwrap()
     }
 
     #[test]
@@ -347,6 +361,24 @@ mod tests {
             let header = built(base, kind, &none, true);
             assert_eq!(String::from_utf8_lossy(header.raw_path()), expected);
         }
+    }
+
+    #[test]
+    fn vertex_takes_a_key_or_the_token_of_a_project() {
+        let none = HeaderMap::new();
+        let key = built("https://aiplatform.googleapis.com", Kind::Vertex, &none, false);
+        let action = "/publishers/google/models/m/1%3Fx:streamGenerateContent?alt=sse";
+        assert_eq!(String::from_utf8_lossy(key.raw_path()), format!("/v1{action}"));
+        assert_eq!(key.headers["x-goog-api-key"], "sk-secret");
+        let lane = lane("https://europe-west4-aiplatform.googleapis.com");
+        let secret = SecretString::from("sk-secret");
+        let scope = "projects/p/locations/europe-west4";
+        let token =
+            header(&Call { is_token: true, scope, ..call(&lane, Kind::Vertex, &none, false, &secret) });
+        let token = token.unwrap();
+        assert_eq!(String::from_utf8_lossy(token.raw_path()), format!("/v1/{scope}{action}"));
+        assert_eq!(token.headers["authorization"], "Bearer sk-secret");
+        assert!(token.headers.get("x-goog-api-key").is_none());
     }
 
     #[test]

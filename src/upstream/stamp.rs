@@ -80,7 +80,7 @@ impl<'c> Stamp<'c> {
                     header.insert_header(AUTHORIZATION, bearer()?)?;
                 }
             }
-            Kind::Gemini | Kind::Vertex => {
+            Kind::Gemini | Kind::Vertex if !self.is_token => {
                 header.insert_header("x-goog-api-key", secret_value(secret)?)?;
             }
             _ => {

@@ -165,6 +165,11 @@ impl Operation {
         !matches!(self, Self::Generate | Self::Completion | Self::CountTokens | Self::Compact)
     }
 
+    /// Whether its failures say nothing about conversations with the model.
+    pub fn is_beside_conversation(self) -> bool {
+        self.is_media() || self == Self::Compact
+    }
+
     /// Whether the body may be a form (`multipart/form-data`).
     pub fn takes_forms(self) -> bool {
         matches!(self, Self::ImageEdit | Self::Transcription | Self::Translation)
@@ -210,6 +215,12 @@ pub struct Card {
     pub context: Option<u64>,
     /// It is asked for whole answers, of which streams are made here (`force-non-stream`).
     pub whole_only: bool,
+}
+
+impl Card {
+    /// A model of which nothing is known.
+    pub const UNKNOWN: Self =
+        Self { thinking: Support::Unknown, max_output: None, context: None, whole_only: false };
 }
 
 /// What a request is written for.

@@ -71,7 +71,7 @@ impl Sim {
         let goes_on = match request.pick.take() {
             None => self.begin(&mut request),
             Some(mut held) if self.dice.once_in(4) => {
-                self.pool.confirm(&mut held.pick);
+                self.pool.confirm(&mut held.pick, self.now);
                 let (id, upstream) = (&held.pick.credential().id, &held.pick.model().upstream);
                 self.books.learnt(id, held.life);
                 self.books.healed(id, held.life, upstream, held.started_ms);

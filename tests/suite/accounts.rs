@@ -38,7 +38,7 @@ fn grants(upstream: &Upstream) -> usize {
 const GRANT: &str = r#"{"access_token":"new-token","refresh_token":"refresh-2","expires_in":36000}"#;
 
 #[test]
-fn p18_many_requests_whose_token_is_refused_renew_it_once_and_all_are_answered() {
+fn p19_many_requests_whose_token_is_refused_renew_it_once_and_all_are_answered() {
     let upstream = claude(|_| vec![Step::Sleep(Duration::from_millis(200)), json(200, GRANT)]);
     let proxy = Arc::new(proxy_with_accounts("", &[("claude-a.json", &account(&upstream.url(), ""))]));
     let body = CLAUDE.body("claude-sonnet-4-5-20250929", false);

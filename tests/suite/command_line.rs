@@ -127,3 +127,48 @@ fn the_demo_answers_the_requests_that_it_prints() {
     let gemini = ask(curls[2]);
     assert!(gemini.contains("\"finishReason\":\"STOP\"") && gemini.matches("data: ").count() > 5, "{gemini}");
 }
+
+#[test]
+fn explain_says_who_serves_and_for_which_key() {
+    let scratch = Scratch::new();
+    let text = format!(
+        "auth-dir: {}\napi-keys:\n  - all\n  - {{api-key: CANARY-few, name: few, allowed-models: ['other-*']}}\n  \
+         - {{api-key: CANARY-old, name: old, expires: 2001-01-01}}\n\
+         fallback-models: {{gone: [fast]}}\nclaude-api-key:\n  - {{api-key: CANARY-1, priority: 2, models: [{{name: m1, alias: fast}}]}}\n  \
+         - {{api-key: CANARY-2, models: [{{name: m2, alias: fast}}]}}\n",
+        scratch.path().join("auths").display()
+    );
+    let file = scratch.file("explained.yaml", &text).display().to_string();
+    let explain = |arguments: &[&str]| {
+        let out = run(&[&["explain", "--config", &file][..], arguments].concat(), "");
+        let (said, told) = (crate::command_line::text(&out.stdout), crate::command_line::text(&out.stderr));
+        assert!(!said.contains("CANARY") && !told.contains("CANARY"), "{said}{told}");
+        (out.status.code(), said, told)
+    };
+    let (code, said, _) = explain(&["--model", "fast(high)"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("fast(high) is served as fast, thinking high\n"), "{said}");
+    let rows: Vec<_> = said.lines().filter(|line| line.contains("claude#")).collect();
+    assert_eq!(rows.len(), 2, "{said}");
+    assert!(
+        rows[0].starts_with("*  claude#1") && rows[0].contains("m1") && rows[0].ends_with("is ready"),
+        "{said}"
+    );
+    assert!(!rows[1].starts_with('*') && rows[1].contains("m2"), "{said}");
+    assert!(said.contains("running process are not seen"), "{said}");
+    let (code, said, _) = explain(&["-m", "fast", "-k", "few"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("key few: it may not use the model"), "{said}");
+    let (code, said, _) = explain(&["--model", "fast", "--key", "CANARY-old", "--json"]);
+    assert_eq!(code, Some(1), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&json["model"], &json["live"]), (&"fast".into(), &false.into()));
+    assert_eq!(json["key"]["expired"], "2001-01-02T00:00:00Z");
+    assert_eq!(json["candidates"].as_array().map(Vec::len), Some(2));
+    let (code, said, _) = explain(&["--model", "gone"]);
+    assert!(code == Some(0) && said.starts_with("gone is served by fast: nobody has the model"), "{said}");
+    let (code, said, _) = explain(&["--model", "fasst"]);
+    assert!(code == Some(1) && said.contains("did you mean fast?"), "{said}");
+    let (code, _, told) = explain(&["--model", "fast", "--key", "stranger"]);
+    assert!(code == Some(1) && told.contains("no client key"), "{told}");
+}

@@ -208,6 +208,11 @@ pub(crate) fn proxy(config: &str) -> Proxy {
     Proxy::start(env!("CARGO_BIN_EXE_cliproxy"), config)
 }
 
+/// The proxy with this configuration and these variables of the environment.
+pub(crate) fn proxy_in(config: &str, variables: &[(&str, &str)]) -> Proxy {
+    Proxy::start_in(env!("CARGO_BIN_EXE_cliproxy"), config, &[], variables)
+}
+
 /// A proxy with files in its folder of accounts.
 pub(crate) fn proxy_with_accounts(config: &str, accounts: &[(&str, &str)]) -> Proxy {
     Proxy::start_with(env!("CARGO_BIN_EXE_cliproxy"), config, accounts)

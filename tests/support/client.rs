@@ -53,7 +53,11 @@ impl Answer {
 impl Client {
     /// Connects. Reads give up after 20 seconds, so that a proxy that hangs fails the test.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the proxy accepts");
+        Self::over(TcpStream::connect(address).expect("the proxy accepts"))
+    }
+
+    /// The same over a connection that is open.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("the timeout can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
         Self { stream, buffer: Vec::new() }
@@ -71,12 +75,28 @@ impl Client {
 
     /// Sends a POST with a JSON body.
     pub fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &str) {
+        assert!(self.try_post(path, headers, body), "the proxy reads");
+    }
+
+    /// The same; `false` where the connection is gone.
+    pub fn try_post(&mut self, path: &str, headers: &[(&str, &str)], body: &str) -> bool {
         let mut text = format!("POST {path} HTTP/1.1\r\nhost: proxy\r\ncontent-type: application/json\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
-        self.send(text.as_bytes());
+        self.try_send(text.as_bytes())
+    }
+
+    /// Whether the proxy has closed the connection, as far as can be known before something is sent.
+    pub fn is_closed(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("it can be set");
+        let closed = match self.stream.peek(&mut [0]) {
+            Ok(n) => n == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        self.stream.set_nonblocking(false).expect("it can be set");
+        closed
     }
 
     /// Sends a GET.
@@ -91,6 +111,14 @@ impl Client {
 
     /// Reads the head of an answer.
     pub fn head(&mut self) -> Head {
+        let head = self.try_head();
+        head.unwrap_or_else(|| {
+            panic!("the proxy closed before its head: {:?}", String::from_utf8_lossy(&self.buffer))
+        })
+    }
+
+    /// The same; `None` where the connection ends before.
+    fn try_head(&mut self) -> Option<Head> {
         loop {
             if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&self.buffer[..at]).into_owned();
@@ -102,38 +130,57 @@ impl Client {
                     .filter_map(|line| line.split_once(':'))
                     .map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()))
                     .collect();
-                return Head { status, headers };
+                return Some(Head { status, headers });
             }
-            assert!(
-                self.fill(),
-                "the proxy closed before its head: {:?}",
-                String::from_utf8_lossy(&self.buffer)
-            );
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads a whole answer; `None` where the connection ends before.
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        let head = self.try_head()?;
+        let body = self.body(&head)?;
+        Some(Answer { head, body })
+    }
+
+    /// Reads what comes of an answer, whole or cut.
+    pub fn rest_of_answer(&mut self) {
+        if let Some(head) = self.try_head() {
+            self.body(&head);
         }
     }
 
     /// Reads a whole answer.
     pub fn answer(&mut self) -> Answer {
         let head = self.head();
+        let body = self.body(&head).expect("the proxy closed before the end of its answer");
+        Answer { head, body }
+    }
+
+    /// Reads a body; `None` where one with a length is cut.
+    fn body(&mut self, head: &Head) -> Option<Vec<u8>> {
         let length = head.header("content-length").and_then(|v| v.parse::<usize>().ok());
-        let body = if let Some(length) = length {
+        if let Some(length) = length {
             while self.buffer.len() < length {
-                assert!(self.fill(), "the proxy closed before the end of its answer");
+                if !self.fill() {
+                    return None;
+                }
             }
-            self.buffer.drain(..length).collect()
+            Some(self.buffer.drain(..length).collect())
         } else {
             loop {
                 if let Some((body, used)) = unchunk(&self.buffer) {
                     self.buffer.drain(..used);
-                    break body;
+                    break Some(body);
                 }
                 if !self.fill() {
                     // What came of a chunked body whose end is missing: the test sees the cut.
-                    break std::mem::take(&mut self.buffer);
+                    break Some(std::mem::take(&mut self.buffer));
                 }
             }
-        };
-        Answer { head, body }
+        }
     }
 
     /// Reads until the text `what` has come; returns when that was.

@@ -4,8 +4,9 @@ use crate::client::{Answer, Client};
 use crate::scratch::{Scratch, free_port};
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The client key of test configurations.
@@ -16,9 +17,9 @@ pub const KEY: &str = "test-key";
 pub struct Proxy {
     child: Child,
     address: SocketAddr,
-    scratch: Scratch,
-    /// Binary and arguments.
-    command: Vec<String>,
+    scratch: Arc<Scratch>,
+    command: Start,
+    log: PathBuf,
 }
 
 impl Proxy {
@@ -29,10 +30,24 @@ impl Proxy {
 
     /// The same, with files in the folder of accounts.
     pub fn start_with(binary: &str, config: &str, accounts: &[(&str, &str)]) -> Self {
+        Self::start_in(binary, config, accounts, &[])
+    }
+
+    /// The same, with files in the folder of accounts and variables of the environment. A configuration that
+    /// says where metrics or keys are is taken as it is.
+    pub fn start_in(
+        binary: &str,
+        config: &str,
+        accounts: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let port = free_port();
         let scratch = Scratch::new();
+        let keys =
+            if config.contains("api-keys:\n") { String::new() } else { format!("api-keys: [{KEY}]\n") };
+        let metrics = if config.contains("metrics:") { "" } else { "metrics: {listen: \"\"}\n" };
         let text = format!(
-            "host: 127.0.0.1\nport: {port}\napi-keys: [{KEY}]\nmetrics: {{listen: \"\"}}\nauth-dir: {}\n{config}",
+            "host: 127.0.0.1\nport: {port}\n{keys}{metrics}auth-dir: {}\n{config}",
             scratch.path().join("auths").display()
         );
         let folder = scratch.path().join("auths");
@@ -41,15 +56,32 @@ impl Proxy {
             std::fs::write(folder.join(name), text).expect("the account can be written");
         }
         let file = scratch.file("config.yaml", &text);
-        Self::run(binary, &["--config", &file.display().to_string()], port, scratch)
+        Self::run_in(binary, &["--config", &file.display().to_string()], port, scratch, variables)
     }
 
     /// Starts `binary` with `arguments`; it has to listen on `port`.
     pub fn run(binary: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Self {
-        let command: Vec<String> =
-            std::iter::once(binary).chain(arguments.iter().copied()).map(str::to_owned).collect();
-        let child = spawn(&command, scratch.path());
-        let mut proxy = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, command };
+        Self::run_in(binary, arguments, port, scratch, &[])
+    }
+
+    fn run_in(
+        binary: &str,
+        arguments: &[&str],
+        port: u16,
+        scratch: Scratch,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let text = |text: &str| text.to_owned();
+        let command = Start {
+            binary: text(binary),
+            arguments: arguments.iter().copied().map(text).collect(),
+            variables: variables.iter().map(|(name, value)| (text(name), text(value))).collect(),
+        };
+        let scratch = Arc::new(scratch);
+        let log = scratch.path().join("proxy.log");
+        let child = command.spawn(scratch.path(), &log);
+        let mut proxy =
+            Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)), scratch, command, log };
         proxy.wait_until_it_listens();
         proxy
     }
@@ -71,7 +103,7 @@ impl Proxy {
 
     /// Starts it again in its folder, after its end.
     pub fn start_again(&mut self) {
-        self.child = spawn(&self.command, self.scratch.path());
+        self.child = self.command.spawn(self.scratch.path(), &self.log);
         self.wait_until_it_listens();
     }
 
@@ -79,6 +111,34 @@ impl Proxy {
     pub fn kill(&mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process can be waited for");
+    }
+
+    /// Starts a process that takes over from this one, and waits until it serves.
+    pub fn upgrade(&self, binary: &str) -> Self {
+        let log = self.scratch.path().join("upgraded.log");
+        let command = Start { binary: binary.to_owned(), ..self.command.clone() };
+        let mut taking_over = command.clone();
+        taking_over.arguments.push("--upgrade".to_owned());
+        let child = taking_over.spawn(self.scratch.path(), &log);
+        let mut new = Self { child, address: self.address, scratch: Arc::clone(&self.scratch), command, log };
+        self.signal("QUIT");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !new.log().contains("took over the listeners") {
+            let ended = new.child.try_wait().expect("the process can be asked");
+            assert!(ended.is_none() && Instant::now() < end, "it did not take over:\n{}", new.log());
+        }
+        new
+    }
+
+    /// Sends a signal: `TERM`, `QUIT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal can be sent");
+    }
+
+    /// Open files of the process.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
     /// Where it listens.
@@ -100,7 +160,7 @@ impl Proxy {
     pub fn log(&self) -> String {
         // Lines are written behind the requests.
         std::thread::sleep(Duration::from_millis(150));
-        std::fs::read_to_string(self.scratch.path().join("proxy.log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// A new connection.
@@ -119,6 +179,13 @@ impl Proxy {
     pub fn get(&self, path: &str) -> Answer {
         let mut client = self.connect();
         client.get(path, &[("authorization", &format!("Bearer {KEY}"))]);
+        client.answer()
+    }
+
+    /// A POST with another key.
+    pub fn post_as(&self, key: &str, path: &str, body: &str) -> Answer {
+        let mut client = self.connect();
+        client.post(path, &[("authorization", &format!("Bearer {key}"))], body);
         client.answer()
     }
 
@@ -149,17 +216,27 @@ impl Proxy {
     }
 }
 
-fn spawn(command: &[String], folder: &Path) -> Child {
-    let log = OpenOptions::new().create(true).append(true).open(folder.join("proxy.log"));
-    let log = log.expect("the log can be made");
-    Command::new(&command[0])
-        .args(&command[1..])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("the log can be shared"))
-        .stderr(log)
-        .spawn()
-        .expect("the proxy starts")
+/// How a process is started.
+#[derive(Clone, Debug)]
+struct Start {
+    binary: String,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Start {
+    fn spawn(&self, folder: &Path, log: &Path) -> Child {
+        let log = OpenOptions::new().create(true).append(true).open(log).expect("the log can be made");
+        Command::new(&self.binary)
+            .args(&self.arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log can be shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the proxy starts")
+    }
 }
 
 impl Drop for Proxy {

@@ -6,7 +6,9 @@
 use super::proxy;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{Block, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, Providers, ThinkingWord};
+use crate::{
+    Block, ClientKey, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, Providers, ThinkingWord,
+};
 use std::collections::{BTreeMap, HashSet};
 
 /// Checks and cleans all entries.
@@ -21,6 +23,14 @@ pub(super) fn check(providers: &mut Providers, report: &mut Report<'_, '_>) {
     }
     lower_channels(&mut providers.oauth_request_scoped_errors);
     lower_channels(&mut providers.oauth_upstream);
+}
+
+/// Names of models are the same in any case; what is blank says nothing.
+pub(super) fn client_key(key: &mut ClientKey) {
+    lower_patterns(&mut key.allowed_models);
+    let prefixes = std::mem::take(&mut key.allowed_prefixes);
+    let bare = |prefix: &String| prefix.trim().trim_end_matches('/').to_lowercase();
+    key.allowed_prefixes = prefixes.iter().map(bare).filter(|prefix| !prefix.is_empty()).collect();
 }
 
 /// Channels are the same in any case.
@@ -116,9 +126,6 @@ fn compat_block(providers: &mut Vec<OpenaiCompatibility>, report: &mut Report<'_
         }
         if !names.insert(provider.name.to_lowercase()) {
             report.warn(&place.key("name"), "the name is taken by an entry before it; metrics add them up");
-        }
-        if provider.models.is_empty() && !provider.disabled {
-            report.warn(&place, "without models it serves nothing");
         }
         true
     });

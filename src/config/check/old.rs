@@ -7,7 +7,7 @@
 use crate::proxy::ProxySetting;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{CompatKey, Config, KeyEntry};
+use crate::{ClientKey, CompatKey, Config, KeyEntry};
 
 /// Moves what old keys say.
 pub(super) fn migrate(config: &mut Config, report: &mut Report<'_, '_>) {
@@ -28,7 +28,7 @@ pub(super) fn migrate(config: &mut Config, report: &mut Report<'_, '_>) {
         let place = providers.item(n);
         if !provider.api_keys.is_empty() {
             report.warn(&place, "deprecated, its keys are added to api-keys; list them there");
-            config.auth.api_keys.extend(provider.api_keys);
+            config.auth.api_keys.extend(provider.api_keys.into_iter().map(ClientKey::from));
         } else if config.auth.api_keys.is_empty() {
             report.error(&place, "it has no keys, and there are no api-keys: everybody would be let in");
         } else {

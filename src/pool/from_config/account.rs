@@ -6,13 +6,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use config::{Account, Config, OauthAlias};
+use config::{Account, AccountSettings, Config, OauthAlias};
 use secrecy::SecretString;
 
 use super::entry::{Maker, excludes, headers, patterns, prefix, priority, proxy};
+use crate::budget::Limits;
 use crate::catalogue::{self, Facts};
 use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::model::{ModelSet, ModelSpec};
+use crate::renewal::{Keeps, is_region};
 
 /// Names of Antigravity's models that clients know from elsewhere, and of Kiro's and Copilot's: used where
 /// the configuration has no `oauth-model-alias` for the channel. The upstream's own names stay listed.
@@ -44,22 +46,42 @@ const ALIASES: [(&str, &str, &str); 24] = [
 ];
 
 /// How a provider is spoken to: kind, its own address where the kind has another.
-fn served(account: &Account) -> Option<(Kind, &'static str)> {
-    Some(match account.channel.as_str() {
-        "claude" => (Kind::Claude, ""),
-        "codex" => (Kind::Codex, ""),
-        "antigravity" => (Kind::Antigravity, ""),
-        "kiro" => (Kind::Kiro, ""),
+fn served(account: &Account) -> Option<(Kind, String)> {
+    let kind = match account.channel.as_str() {
+        "claude" => Kind::Claude,
+        "codex" => Kind::Codex,
+        "antigravity" => Kind::Antigravity,
+        "kiro" => Kind::Kiro,
         // A key of AI Studio may lie in the folder as well as a login of the command line.
-        "gemini" if !account.is_token => (Kind::Gemini, ""),
-        "gemini" | "gemini-cli" => (Kind::GeminiCli, ""),
-        "iflow" => (Kind::Iflow, ""),
-        "qwen" => (Kind::Qwen, ""),
-        "kimi" => (Kind::Kimi, ""),
-        "xai" if account.is_token => (Kind::Responses, "https://cli-chat-proxy.grok.com/v1"),
-        "xai" => (Kind::Responses, "https://api.x.ai/v1"),
+        "gemini" if !account.is_token => Kind::Gemini,
+        "gemini" | "gemini-cli" => Kind::GeminiCli,
+        "github-copilot" => Kind::Copilot,
+        "vertex" => Kind::Vertex,
+        "iflow" => Kind::Iflow,
+        "qwen" => Kind::Qwen,
+        "kimi" => Kind::Kimi,
+        "xai" => Kind::Responses,
         _ => return None,
-    })
+    };
+    Some((kind, own_address(account, kind)))
+}
+
+/// Where an account's API is, if not where the kind's usually is.
+fn own_address(account: &Account, kind: Kind) -> String {
+    let region = account.region.as_str();
+    match kind {
+        Kind::Responses if account.is_token => "https://cli-chat-proxy.grok.com/v1".to_owned(),
+        Kind::Responses => "https://api.x.ai/v1".to_owned(),
+        Kind::Kiro if region != "us-east-1" && is_region(region) => {
+            format!("https://q.{region}.amazonaws.com")
+        }
+        // The scope is checked when the file is read, the location is its end.
+        Kind::Vertex if account.is_token => match account.scope.rsplit('/').next() {
+            Some("global") | None => String::new(),
+            Some(location) => format!("https://{location}-aiplatform.googleapis.com"),
+        },
+        _ => String::new(),
+    }
 }
 
 /// The part of the catalogue that an account can use.
@@ -88,7 +110,7 @@ pub(super) fn convert(config: &Config, accounts: &[Account]) -> (Vec<CredentialS
             ));
             continue;
         };
-        specs.push(spec(&mut maker, config, account, kind, own));
+        specs.push(spec(&mut maker, config, account, kind, &own));
     }
     unserved.extend(maker.problems);
     (specs, unserved)
@@ -121,6 +143,8 @@ fn spec<'c>(
         secret: SecretString::from(account.secret.expose_secret()),
         is_token: account.is_token,
         refreshable: crate::renewal::renewable(account),
+        mints: crate::renewal::keeps(account) == Some(Keeps::Memory),
+        end_s: account.expires.as_ref().and_then(crate::renewal::expires_s),
         scope: Arc::from(account.scope.as_str()),
         disabled: settings.disabled,
         ..CredentialSpec::new(
@@ -131,6 +155,13 @@ fn spec<'c>(
         )
     }
     .reached(headers(&settings.headers), proxy(&settings.proxy_url))
+    .limited(limits(settings))
+}
+
+fn limits(settings: &AccountSettings) -> Limits {
+    let few = |number: i64| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+    let tokens = u64::try_from(settings.tpm).unwrap_or(0);
+    Limits::of(few(settings.max_concurrency), few(settings.rpm), tokens)
 }
 
 /// What an account serves: its part of the catalogue without the exclusions, under the names that are set.
@@ -226,8 +257,9 @@ mod tests {
         assert_eq!((spec.secret.expose_secret(), spec.is_token), ("t", true));
         let own = made(
             "oauth-upstream: {iflow: 'http://general'}\n",
-            r#"{"type":"iflow","api_key":"k","base_url":"http://own/v1"}"#,
+            r#"{"type":"iflow","api_key":"k","base_url":"http://own/v1","max_concurrency":2,"rpm":"3","tpm":4}"#,
         );
+        assert_eq!((own.in_flight_limit, own.rpm, own.tpm), (Some(2), Some(3), Some(4)));
         assert_eq!((&*own.base_url, own.is_token), ("http://own/v1", false));
     }
 

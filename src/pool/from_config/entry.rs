@@ -15,6 +15,7 @@ use wildmatch::WildMatchPattern;
 use wire::target::Card;
 
 use super::id;
+use crate::budget::Limits;
 use crate::catalogue::{self, Facts};
 use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
 use crate::model::{ModelSet, ModelSpec};
@@ -70,6 +71,7 @@ impl<'c> Maker<'c> {
             )
         }
         .reached(headers, proxy)
+        .limited(Limits::of(entry.max_concurrency, entry.rpm, entry.tpm))
     }
 
     /// The credentials of a block: one per key, or one without a key.
@@ -105,6 +107,7 @@ impl<'c> Maker<'c> {
                 )
             }
             .reached(headers.clone(), proxy)
+            .limited(Limits::of(key.max_concurrency, key.rpm, key.tpm))
         };
         keys.iter().enumerate().map(credential).collect()
     }
@@ -145,6 +148,13 @@ impl<'c> Maker<'c> {
         }
         made.into()
     }
+}
+
+/// The set of models that an upstream listed.
+pub(super) fn found(ids: &[String], excluded: &[String]) -> Arc<ModelSet> {
+    let patterns = patterns(excluded);
+    let models = ids.iter().map(|id| ModelSpec::new(id, id)).filter(|m| !excludes(&patterns, &m.upstream));
+    ModelSet::new(models)
 }
 
 impl CredentialSpec {

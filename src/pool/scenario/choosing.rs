@@ -178,6 +178,110 @@ fn a_session_stays_and_returns_but_never_waits() {
     assert_eq!(ask(1, 3_000_000, &Outcome::Success), other);
 }
 
+fn sessions(specs: Vec<CredentialSpec>) -> Pool {
+    let settings =
+        Settings { session_affinity_ms: 3_600_000, affinity_without_cache: false, ..Settings::default() };
+    Pool::new(settings, specs)
+}
+
+/// Who serves a request of a session.
+fn serves(pool: &Pool, session: u64, now: u64, mut upstream: impl FnMut(&str) -> Outcome<'static>) -> String {
+    let route = pool.route("m", at(now)).unwrap();
+    let mut attempts = Attempts::default();
+    loop {
+        let pick = pool.pick(&route, &mut attempts, Some(session), at(now), now).unwrap();
+        let id = pick.credential().id.to_string();
+        if pool.report(pick, &upstream(&id), &mut attempts, at(now)).next == Next::Return {
+            return id;
+        }
+    }
+}
+
+fn kinds(kind: Kind) -> Vec<CredentialSpec> {
+    let spec = |n| CredentialSpec { kind, ..cred(&format!("c{n}"), &[("m", "")]) };
+    (0..5).map(spec).collect()
+}
+
+#[test]
+fn sessions_stay_by_themselves_where_prompts_are_cached_and_nowhere_else() {
+    for kind in [Kind::Claude, Kind::Codex, Kind::Responses, Kind::Gemini, Kind::Vertex, Kind::Kiro] {
+        let pool = sessions(kinds(kind));
+        let first = serves(&pool, 1, 0, |_| Outcome::Success);
+        assert!((1..9).all(|now| serves(&pool, 1, now, |_| Outcome::Success) == first), "{kind:?}");
+        assert!(pool.explain("m", at(0)).candidates.iter().all(|c| c.keeps_sessions));
+    }
+    let pool = sessions(kinds(Kind::Chat));
+    let served: Vec<_> = (0..5).map(|now| serves(&pool, 1, now, |_| Outcome::Success)).collect();
+    assert_eq!(served, ["c0", "c1", "c2", "c3", "c4"]);
+    assert!(pool.explain("m", at(0)).candidates.iter().all(|c| !c.keeps_sessions));
+}
+
+#[test]
+fn a_new_session_belongs_to_who_answers_it_first() {
+    let pool = sessions(kinds(Kind::Claude));
+    let first = serves(&pool, 1, 0, |id| if id == "c0" { failed(503) } else { Outcome::Success });
+    assert_ne!(first, "c0");
+    assert_eq!(serves(&pool, 1, 70_000, |_| Outcome::Success), first, "and not to who was asked first");
+}
+
+#[test]
+fn a_long_rest_lets_a_session_go_and_a_short_one_does_not() {
+    let pool = sessions(kinds(Kind::Codex));
+    let home = serves(&pool, 1, 0, |_| Outcome::Success);
+    let once = |wait_ms| {
+        let home = home.clone();
+        move |id: &str| if id == home { hinted(429, wait_ms) } else { Outcome::Success }
+    };
+    let guest = serves(&pool, 1, 10, once(60_000));
+    assert_ne!(guest, home);
+    assert_eq!(serves(&pool, 1, 60_010, |_| Outcome::Success), home);
+    let other = serves(&pool, 1, 60_020, once(400_000));
+    assert_ne!(other, home);
+    assert_eq!(serves(&pool, 1, 500_000, |_| Outcome::Success), other);
+}
+
+#[test]
+fn a_conversation_that_begins_is_remembered_and_not_looked_for() {
+    let pool = sessions(kinds(Kind::Claude));
+    let route = pool.route("m", at(0)).unwrap();
+    let ask = |begins| {
+        let mut attempts = Attempts::default();
+        attempts.conversation_begins(begins);
+        let pick = pool.pick(&route, &mut attempts, Some(9), at(0), 0).unwrap();
+        let id = pick.credential().id.to_string();
+        pool.report(pick, &Outcome::Success, &mut attempts, at(0));
+        id
+    };
+    let first: Vec<_> = (0..4).map(|_| ask(true)).collect();
+    assert_eq!(first, ["c0", "c1", "c2", "c3"], "the same question is spread");
+    assert_eq!([ask(false), ask(false)], ["c3", "c3"], "and goes on with who answered it last");
+}
+
+#[test]
+fn the_quicker_of_two_serves_and_the_slow_one_is_tried_again() {
+    let specs = vec![cred("slow", &[("m", "")]), cred("quick", &[("m", "")])];
+    let pool = Pool::new(Settings { strategy: Strategy::LeastLoaded, ..Settings::default() }, specs);
+    let route = pool.route("m", at(0)).unwrap();
+    let mut now = 0;
+    let mut ask = |seed| {
+        now += 1000;
+        let mut attempts = Attempts::default();
+        let mut pick = pool.pick(&route, &mut attempts, None, at(now), seed).unwrap();
+        let id = pick.credential().id.to_string();
+        let took = if id == "slow" { 900 } else { 100 };
+        pool.confirm(&mut pick, at(now + took));
+        pool.report(pick, &Outcome::Success, &mut attempts, at(now + 950));
+        id
+    };
+    let served: Vec<_> = (0..200).map(&mut ask).collect();
+    let slow = served.iter().filter(|id| *id == "slow").count();
+    // Both draws hit the slow one in a quarter of the cases.
+    assert!((20..=80).contains(&slow), "{slow} of 200");
+    let explained = pool.explain("m", at(now));
+    let scores: Vec<_> = explained.candidates.iter().map(|c| (c.latency_ms, c.score)).collect();
+    assert_eq!(scores, [(Some(900), Some(900_000)), (Some(100), Some(100_000))]);
+}
+
 #[test]
 fn what_an_account_holds_is_served_by_it_or_by_nobody() {
     let mut holder = cred("holder", &[("m", "")]);

@@ -29,3 +29,40 @@ fn an_explanation_says_who_is_in_and_why_others_are_out() {
     assert!(text.contains(r#""standing":{"state":"cooling","class":"rate_limit","scope":"model""#), "{text}");
     assert_eq!(pool.explain("n", at(0)).model, None);
 }
+
+#[test]
+fn an_explanation_says_who_is_chosen_from_and_what_serves_in_place() {
+    let mut high = cred("high", &[("m", ""), ("other", "")]);
+    high.priority = 3;
+    high.kind = Kind::Claude;
+    let list = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+    let settings = Settings {
+        session_affinity_ms: 1000,
+        affinity_without_cache: false,
+        fallback_models: [("m".to_owned(), list(&["gone", "other"]))].into(),
+        ..Settings::default()
+    };
+    let pool = Pool::new(settings, vec![cred("low", &[("m", "")]), high]);
+    let seen = |now| {
+        let explained = pool.explain("m(high)", at(now));
+        let of = |e: &Explained| (e.label.clone(), e.rank, e.chosen_from, e.keeps_sessions);
+        (explained.candidates.iter().map(of).collect::<Vec<_>>(), explained)
+    };
+    let (candidates, explained) = seen(0);
+    assert_eq!(candidates, [("high".to_owned(), 0, true, true), ("low".to_owned(), 1, false, false)]);
+    assert_eq!((explained.serves.as_deref(), explained.instead), (Some("m"), None));
+    assert_eq!(explained.thinking.as_deref(), Some("high"));
+    let fallbacks: Vec<_> = explained.fallbacks.iter().map(|f| (&*f.model, f.listed, f.ready)).collect();
+    assert_eq!(fallbacks, [("gone", false, false), ("other", true, true)]);
+    request(&pool, "m", at(0), |_| hinted(429, 5000)).1.unwrap_err();
+    let (candidates, explained) = seen(1000);
+    assert!(candidates.iter().all(|(.., chosen, _)| !chosen));
+    assert_eq!(explained.serves.as_deref(), Some("other"));
+    assert_eq!(explained.candidates[0].why, "rests 4 s after rate_limit (status 429)");
+    assert_eq!((explained.errors.attempts, explained.errors.errors), (2, 2));
+    let over = pool.explain("m", at(9000)).candidates.remove(0);
+    let trouble = over.trouble.map(|rest| (rest.class, rest.status, rest.left_ms));
+    assert_eq!((over.standing, trouble), (Standing::Ready, Some((Class::RateLimit, Some(429), 0))));
+    let nobody = pool.explain("none", at(0));
+    assert_eq!((nobody.model, nobody.serves, nobody.candidates.len()), (None, None, 0));
+}
