@@ -203,10 +203,14 @@ impl Health {
         }
     }
 
-    /// Whether something rests for another reason than `class`: its place in the queues is no longer right
-    /// when that reason comes on top.
-    pub(crate) fn rests_otherwise(&self, class: Class, now_ms: u64) -> bool {
-        self.records().any(|(_, _, record)| now_ms < record.until_ms && record.class != class)
+    /// Whether somebody who rests stands in the wrong line when a failure of `class` comes on top: those whom
+    /// waiting mends and those whom it hardly mends stand apart. A guess changes no line, and whoever rests
+    /// for a guess is asked again before it is used or refused.
+    pub(crate) fn changes_line(&self, class: Class, soft: bool, now_ms: u64) -> bool {
+        let stands_elsewhere = |record: &Record| {
+            now_ms < record.until_ms && !record.soft && record.class.is_broken() != class.is_broken()
+        };
+        !soft && self.records().any(|(_, _, record)| stands_elsewhere(record))
     }
 
     /// Takes a failure down and says what rests because of it.

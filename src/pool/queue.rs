@@ -10,7 +10,7 @@
 //! asked again about everyone who is taken from `ready`.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use crate::load::Load;
 use crate::settings::Strategy;
@@ -75,6 +75,9 @@ pub(crate) struct Queue {
     /// By candidate; 0: takes no turn.
     strides: Box<[u64]>,
     ready: BinaryHeap<Reverse<Turn>>,
+    /// Those in `ready` that a draw set aside and whose turn there is void: taken out of a heap one by one
+    /// they would cost a look at all.
+    void: HashSet<u32>,
     limited: BinaryHeap<Reverse<Rest>>,
     broken: BinaryHeap<Reverse<Rest>>,
     soft: BinaryHeap<Reverse<Rest>>,
@@ -129,17 +132,24 @@ impl Queue {
         self.seen = seen;
         // After the last turn, not with it: nobody returns to two turns in a row.
         let clock = self.clock + 1;
-        let back = |turn: Turn| Reverse(Turn { pass: turn.pass.max(clock), ..turn });
+        let (ready, void) = (&mut self.ready, &mut self.void);
+        let mut back = |turn: Turn| {
+            // A void turn is as good as a new one where turns are drawn.
+            if void.is_empty() || !void.remove(&turn.candidate) {
+                ready.push(Reverse(Turn { pass: turn.pass.max(clock), ..turn }));
+            }
+        };
         for resting in [&mut self.limited, &mut self.broken, &mut self.soft] {
             while resting.peek().is_some_and(|Reverse(rest)| thawed || rest.until_ms <= now_ms) {
-                self.ready.extend(resting.pop().map(|Reverse(rest)| back(rest.turn)));
+                if let Some(Reverse(rest)) = resting.pop() {
+                    back(rest.turn);
+                }
             }
         }
-        let ready = &mut self.ready;
         self.waiting.retain(|(rest, _)| {
             let stays = !freed && !thawed && now_ms < rest.until_ms;
             if !stays {
-                ready.push(back(rest.turn));
+                back(rest.turn);
             }
             stays
         });
@@ -150,6 +160,9 @@ impl Queue {
         let mut skipped = Vec::new();
         let mut taken = None;
         while let Some(Reverse(turn)) = self.ready.pop() {
+            if !self.void.is_empty() && self.void.remove(&turn.candidate) {
+                continue;
+            }
             match judge(turn.candidate) {
                 Judged::Take(pick) => {
                     self.serve(turn);
@@ -172,6 +185,7 @@ impl Queue {
         judge: &mut impl FnMut(u32) -> Judged<T>,
     ) -> Option<T> {
         const DRAWS: u64 = 8;
+        self.clean();
         for draw in 0..DRAWS {
             let ready = self.ready.as_slice();
             let random = mix(seed.wrapping_add(draw));
@@ -179,16 +193,27 @@ impl Queue {
             let two = ready.get(((random >> 32) % ready.len() as u64) as usize).unwrap_or(one);
             let lighter = load(two.0.candidate).is_lighter(load(one.0.candidate));
             let Reverse(turn) = if lighter { *two } else { *one };
+            if self.void.contains(&turn.candidate) {
+                continue;
+            }
             match judge(turn.candidate) {
                 Judged::Take(pick) => return Some(pick),
                 Judged::Skip => {}
                 aside => {
-                    self.ready.retain(|Reverse(other)| other.candidate != turn.candidate);
+                    self.void.insert(turn.candidate);
                     self.set_aside(turn, &aside);
                 }
             }
         }
         None
+    }
+
+    /// Takes void turns out when there are so many that draws would miss.
+    fn clean(&mut self) {
+        if self.void.len() * 8 > self.ready.len() {
+            self.ready.retain(|Reverse(turn)| !self.void.contains(&turn.candidate));
+            self.void.clear();
+        }
     }
 
     /// The first of those that rest but may serve when nobody else can. The judge is asked with that in mind.
@@ -236,7 +261,9 @@ impl Queue {
         let resting =
             self.limited.iter().chain(&self.broken).chain(&self.soft).map(|Reverse(rest)| rest.turn);
         let waiting = self.waiting.iter().map(|(rest, _)| rest.turn);
-        for turn in self.ready.iter().map(|Reverse(turn)| *turn).chain(resting).chain(waiting) {
+        let ready = self.ready.iter().map(|Reverse(turn)| *turn);
+        let ready = ready.filter(|turn| !self.void.contains(&turn.candidate));
+        for turn in ready.chain(resting).chain(waiting) {
             let place = places.get_mut(turn.candidate as usize).ok_or("a stranger stands in the queue")?;
             *place += 1;
         }

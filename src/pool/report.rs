@@ -196,8 +196,8 @@ impl Pool {
             terms,
         };
         let (cooled, moved) = pick.credential.state.change(|health| {
-            let otherwise = health.rests_otherwise(blow.class, blow.now_ms);
-            (health.strike(&blow), otherwise)
+            let moved = health.changes_line(blow.class, blow.soft, blow.now_ms);
+            (health.strike(&blow), moved)
         });
         if moved {
             self.signals.thaw();
