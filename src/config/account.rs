@@ -123,6 +123,7 @@ struct Login {
     username: Option<String>,
     label: Option<String>,
     account_id: Option<String>,
+    #[serde(deserialize_with = "projects")]
     project_id: Option<String>,
     #[serde(alias = "profileArn")]
     profile_arn: Option<String>,
@@ -245,6 +246,20 @@ fn identity(token: &str) -> Identity {
 }
 
 /// `null` means: not said.
+/// One project, or a list of them, which is written with commas from here on.
+fn projects<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Projects {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Option::<Projects>::deserialize(input)?.map(|projects| match projects {
+        Projects::One(project) => project,
+        Projects::Many(list) => list.join(","),
+    }))
+}
+
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(input: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(input).map(Option::unwrap_or_default)
 }
@@ -304,6 +319,8 @@ mod tests {
             read(r#"{"type":"iflow","access_token":"t","api_key":"k","headers":{"X-A":"b"},"weight":null}"#);
         assert_eq!((key.secret.expose_secret(), key.is_token), ("k", false));
         assert_eq!(key.settings.weight, Weight::default());
+        let several = read(r#"{"type":"antigravity","access_token":"t","project_id":["p","q"]}"#);
+        assert_eq!(several.scope, "p,q");
         let nested = read(r#"{"type":"gemini","token":{"access_token":"t"},"project_id":"p"}"#);
         assert_eq!(nested.secret.expose_secret(), "t");
     }

@@ -27,6 +27,8 @@ pub struct Attempts {
     /// Credentials whose last failure is not worth another round.
     barred: SmallVec<[Key; 4]>,
     refreshed: SmallVec<[Key; 2]>,
+    /// Projects that are used up, and the wait that each asked for.
+    projects: SmallVec<[(Key, u32, Option<u64>); 2]>,
     stay: Option<Stay>,
     /// Somebody was forgiven and not picked since: what stands in the way is told once more.
     hopes: bool,
@@ -40,8 +42,8 @@ pub struct Attempts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stay {
     pub(crate) credential: CredentialId,
-    /// The model to repeat with a renewed token; `None`: the next model.
-    pub(crate) refresh: Option<u32>,
+    /// The model to repeat, and whether with a renewed token; `None`: the next model.
+    pub(crate) again: Option<(u32, bool)>,
 }
 
 /// A failed attempt.
@@ -127,11 +129,26 @@ impl Attempts {
         self.credentials.retain(|other| *other != key);
         self.models.retain(|(other, _)| *other != key);
         self.used_up.retain(|other| *other != key);
+        self.projects.retain(|(other, ..)| *other != key);
     }
 
     /// Whether the request has tried all it may: what others suffer is no news for it.
     pub(crate) fn is_spent(&self) -> bool {
         self.total > 0 && !self.hopes
+    }
+
+    /// A project of a credential is used up.
+    pub(crate) fn used_project(&mut self, key: Key, project: u32, hint_ms: Option<u64>) {
+        self.projects.push((key, project, hint_ms));
+    }
+
+    pub(crate) fn has_used_project(&self, key: Key, project: u32) -> bool {
+        self.projects.iter().any(|(of, used, _)| (*of, *used) == (key, project))
+    }
+
+    /// The shortest wait that a credential's projects asked for.
+    pub(crate) fn soonest_project(&self, key: Key) -> Option<u64> {
+        self.projects.iter().filter(|(of, ..)| *of == key).filter_map(|(.., hint_ms)| *hint_ms).min()
     }
 
     pub(crate) fn picked(&mut self, key: Key, model: u32, refresh: bool) {
@@ -152,10 +169,11 @@ impl Attempts {
     pub(crate) fn failed(&mut self, failed: &Failed<'_>, next: Next) {
         let Failed { key, credential, model, status } = *failed;
         self.last_status = status;
-        let stay = |refresh| Some(Stay { credential: credential.clone(), refresh });
+        let stay = |again| Some(Stay { credential: credential.clone(), again });
         self.stay = match next {
             Next::OtherModelSameCredential => stay(None),
-            Next::RefreshThenSame => stay(Some(model)),
+            Next::OtherProjectSameCredential => stay(Some((model, false))),
+            Next::RefreshThenSame => stay(Some((model, true))),
             Next::OtherCredential | Next::Return => None,
         };
         if self.stay.is_none() && !self.used_up.contains(&key) {
@@ -177,6 +195,7 @@ impl Attempts {
         self.credentials.clear();
         self.models.clear();
         self.used_up.clear();
+        self.projects.clear();
         self.stay = None;
     }
 }

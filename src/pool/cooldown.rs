@@ -16,6 +16,8 @@ const HINT_FLOOR_MS: u64 = 1000;
 pub(crate) const RULE_FLOOR_MS: u64 = 60_000;
 /// Rest that a browser challenge gives at least.
 pub(crate) const CHALLENGE_FLOOR_MS: u64 = 10_000;
+/// Rest of an account at least that is blocked until somebody does something about it.
+pub(crate) const BLOCKED_FLOOR_MS: u64 = 30 * 60_000;
 /// A failure is forgotten when its rest has been over for this long, or for as long as the rest was.
 const FORGET_MS: u64 = 600_000;
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
+use smallvec::SmallVec;
 use wire::Protocol;
 use wire::target::Profile;
 
@@ -187,7 +188,7 @@ pub struct CredentialSpec {
     pub secret: SecretString,
     /// Whether that is a token of a login and not a key: some upstreams want it in another header.
     pub is_token: bool,
-    /// The account within the login: project of Google's backends, workspace of ChatGPT, profile of Kiro.
+    /// The account within the login: project of Google's backends (several with commas), workspace of ChatGPT, profile of Kiro.
     pub scope: Arc<str>,
     /// Headers to add. Values may be secrets; one that starts with `$` names a header of the client.
     pub headers: Vec<(String, SecretString)>,
@@ -257,6 +258,16 @@ impl CredentialSpec {
     /// Takes over the limits of a configuration.
     pub(crate) fn limited(self, limits: Limits) -> Self {
         Self { in_flight_limit: limits.concurrency, rpm: limits.rpm, tpm: limits.tpm, ..self }
+    }
+
+    /// The projects of a Google account, in order: a comma separates them. For all others the scope as it is.
+    pub(crate) fn projects(&self) -> SmallVec<[&str; 2]> {
+        match self.kind {
+            Kind::Antigravity | Kind::GeminiCli => {
+                self.scope.split(',').map(str::trim).filter(|project| !project.is_empty()).collect()
+            }
+            _ => SmallVec::from_iter([&*self.scope]),
+        }
     }
 
     /// Whether both reach the same account by the same way, so that what was learnt of one holds for the

@@ -30,6 +30,8 @@ pub(crate) enum Sign {
     Challenge,
     /// The key or token is wrong, revoked or expired, or the account is closed.
     BadKey,
+    /// The account is blocked until somebody does something: verifies it, pays for a licence, renews a client.
+    Blocked,
     /// The place from which the request comes is not served.
     Region,
     /// The account may not use this model.
@@ -50,6 +52,8 @@ const CODES: &[(&str, Sign)] = &[
     ("billing_hard_limit_reached", Sign::AccountQuota),
     ("insufficient_balance", Sign::AccountQuota),
     ("exceeded_current_quota_error", Sign::AccountQuota),
+    // Kiro's month is over.
+    ("monthly_request_count", Sign::AccountQuota),
     ("quota_exhausted", Sign::ModelQuota),
     ("model_capacity_exhausted", Sign::Capacity),
     ("overloaded_error", Sign::Capacity),
@@ -64,6 +68,11 @@ const CODES: &[(&str, Sign)] = &[
     ("account_deactivated", Sign::BadKey),
     ("account_disabled", Sign::BadKey),
     ("user_disabled", Sign::BadKey),
+    ("validation_required", Sign::Blocked),
+    ("subscription_required", Sign::Blocked),
+    ("account_suspended", Sign::Blocked),
+    ("suspended", Sign::Blocked),
+    ("temporarily_suspended", Sign::Blocked),
     ("unsupported_country_region_territory", Sign::Region),
     ("model_not_supported", Sign::ModelUnsupported),
     ("unsupported_model", Sign::ModelUnsupported),
@@ -97,6 +106,9 @@ const OPENINGS: &[(&str, Sign)] = &[
     ("api key expired", Sign::BadKey),
     ("incorrect api key provided", Sign::BadKey),
     ("this organization has been disabled", Sign::BadKey),
+    ("the bearer token included in the request is invalid", Sign::BadKey),
+    ("the security token included in the request is", Sign::BadKey),
+    ("this version of antigravity is no longer supported", Sign::Blocked),
     ("user location is not supported", Sign::Region),
     ("requested entity was not found", Sign::ModelMissing),
     ("model not exist", Sign::ModelMissing),
@@ -126,6 +138,11 @@ pub(crate) fn sign(status: u16, body: &[u8], model: &str) -> Sign {
         Err(_) if is_challenge(status, body) => Sign::Challenge,
         Err(_) => text_sign(status, &String::from_utf8_lossy(body), model),
     }
+}
+
+/// Whether an error says that the upstream has no room for the model now: worth another try in a moment.
+pub fn lacks_capacity(status: u16, body: &[u8]) -> bool {
+    status == 503 && sign(status, body, "") == Sign::Capacity
 }
 
 fn json_sign(status: u16, value: &Json<'_>, model: &str) -> Sign {
@@ -167,7 +184,7 @@ fn json_sign(status: u16, value: &Json<'_>, model: &str) -> Sign {
 fn fits(sign: Sign, status: u16) -> bool {
     match sign {
         Sign::None => false,
-        Sign::BadKey | Sign::Region => matches!(status, 400 | 401 | 403),
+        Sign::BadKey | Sign::Region | Sign::Blocked => matches!(status, 400 | 401 | 403),
         Sign::ModelUnsupported | Sign::ModelMissing => matches!(status, 400 | 403 | 404 | 422),
         Sign::ModelQuota | Sign::ExtraQuota => status == 429,
         Sign::RequestCode => !matches!(status, 402 | 429),
@@ -229,6 +246,17 @@ mod tests {
         ] {
             assert_eq!(sign(400, body.as_bytes(), "m"), Sign::RequestCode, "{body}");
         }
+    }
+
+    #[test]
+    fn no_capacity_is_told_by_the_reason_or_the_message() {
+        for body in [
+            r#"{"error":{"code":503,"message":"No capacity available for model X on the server","status":"UNAVAILABLE"}}"#,
+            r#"{"error":{"code":503,"message":"x","details":[{"reason":"MODEL_CAPACITY_EXHAUSTED"}]}}"#,
+        ] {
+            assert!(lacks_capacity(503, body.as_bytes()) && !lacks_capacity(429, body.as_bytes()));
+        }
+        assert!(!lacks_capacity(503, b"upstream connect error"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod account;
 mod entry;
 mod overrides;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use config::{Account, Block, Config};
 use sha2::{Digest, Sha256};
 
 use crate::credential::{CredentialId, CredentialSpec, Kind};
+use crate::fallback::Fallbacks;
 use crate::settings::{Settings, Strategy};
 use entry::Maker;
 
@@ -24,7 +25,11 @@ pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<Cred
     let mut specs = convert(config).0;
     specs.extend(account::convert(config, accounts).0);
     overrides::apply(&mut specs, &config.models.model_overrides);
-    (settings(config), specs)
+    let mut settings = settings(config);
+    if config.routing.quota_exceeded.switch_preview_model {
+        previews(&specs, &mut settings.fallback_models);
+    }
+    (settings, specs)
 }
 
 /// What the configuration and the accounts ask for and nobody serves, one sentence each. For a warning at
@@ -32,6 +37,11 @@ pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<Cred
 pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
     let mut told = convert(config).1;
     told.extend(account::convert(config, accounts).1);
+    if config.routing.quota_exceeded.antigravity_credits {
+        told.push(
+            "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
+        );
+    }
     told
 }
 
@@ -57,6 +67,7 @@ fn settings(config: &Config) -> Settings {
             Some(true) | None => millis(selection.session_affinity_ttl.0),
         },
         affinity_without_cache: selection.session_affinity == Some(true),
+        switch_project: routing.quota_exceeded.switch_project,
         fallback_models: USUAL_FALLBACKS
             .iter()
             .map(|(model, list)| ((*model).to_owned(), list.iter().map(|name| Arc::from(*name)).collect()))
@@ -69,6 +80,31 @@ fn settings(config: &Config) -> Settings {
 /// What serves in place of a model that many accounts list and are refused, unless `fallback-models` has a list
 /// for it, which may be empty. Source: `reference/cliproxyapi-plusplus.md` 2.5, Spark.
 const USUAL_FALLBACKS: [(&str, &[&str]); 1] = [("gpt-5.3-codex-spark", &["gpt-5.3-codex"])];
+
+/// A Gemini model and its preview serve in each other's place, where both are served and the file has no list
+/// for the one that is asked for.
+fn previews(specs: &[CredentialSpec], lists: &mut Fallbacks) {
+    const PREVIEW: &str = "-preview";
+    let google = |spec: &&CredentialSpec| {
+        matches!(spec.kind, Kind::Gemini | Kind::Vertex | Kind::GeminiCli | Kind::Antigravity)
+            && !spec.disabled
+    };
+    let of = |spec: &CredentialSpec| -> Vec<Arc<str>> {
+        spec.models
+            .models()
+            .iter()
+            .filter(|m| m.alias.starts_with("gemini"))
+            .map(|m| Arc::clone(&m.alias))
+            .collect()
+    };
+    let names: BTreeSet<Arc<str>> = specs.iter().filter(google).flat_map(of).collect();
+    for name in &names {
+        let twin = name.strip_suffix(PREVIEW).map_or_else(|| format!("{name}{PREVIEW}"), str::to_owned);
+        if let Some(twin) = names.get(twin.as_str()) {
+            lists.entry(name.to_lowercase()).or_insert_with(|| Arc::from([Arc::clone(twin)]));
+        }
+    }
+}
 
 fn fallbacks((model, list): (&String, &Vec<String>)) -> (String, Arc<[Arc<str>]>) {
     let list = list.iter().map(|name| Arc::from(name.trim())).collect();
@@ -333,6 +369,29 @@ mod tests {
         assert_eq!(list("fallback-models: {m: [n]}"), ["gpt-5.3-codex"]);
         assert_eq!(list("fallback-models: {GPT-5.3-Codex-Spark: [gpt-5.4]}"), ["gpt-5.4"]);
         assert!(list("fallback-models: {gpt-5.3-codex-spark: []}").is_empty());
+    }
+
+    #[test]
+    fn previews_and_their_models_serve_for_each_other_where_that_is_wanted() {
+        let models = "gemini-api-key: [{api-key: k, models: [{name: gemini-x}, {name: gemini-x-preview}, {name: gemini-y}]}]\n\
+                      claude-api-key: [{api-key: k, models: [{name: gemini-y-preview}]}]\n";
+        let lists = |more: &str| {
+            let lists = from_config(&load(&format!("{models}{more}")), &[]).0.fallback_models;
+            let gemini = lists.into_iter().filter(|(name, _)| name.starts_with("gemini"));
+            gemini.map(|(name, list)| format!("{name}: {}", list.join(" "))).collect::<Vec<_>>()
+        };
+        assert!(lists("").is_empty());
+        let switch = "quota-exceeded: {switch-preview-model: true}\n";
+        assert_eq!(lists(switch), ["gemini-x: gemini-x-preview", "gemini-x-preview: gemini-x"]);
+        let own = format!("{switch}fallback-models: {{gemini-x: []}}\n");
+        assert_eq!(lists(&own), ["gemini-x: ", "gemini-x-preview: gemini-x"]);
+    }
+
+    #[test]
+    fn what_cannot_be_switched_is_told_and_what_can_be_is_not() {
+        let told = |yaml: &str| unserved(&load(yaml), &[]);
+        assert!(told("quota-exceeded: {switch-project: true, switch-preview-model: true}").is_empty());
+        assert!(told("quota-exceeded: {antigravity-credits: true}")[0].contains("antigravity-credits"));
     }
 
     #[test]

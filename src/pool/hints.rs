@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | Claude unified limits | headers `anthropic-ratelimit-unified-*` | account |
 //! | Codex usage limit | body `error.resets_at`, `error.resets_in_seconds` | account |
-//! | Google | body `RetryInfo.retryDelay`, `ErrorInfo.metadata.quotaResetDelay` | model |
+//! | Google | body `RetryInfo.retryDelay`, `ErrorInfo.metadata.quotaResetDelay`, message `… after 1h2m3s` | model |
 //! | anyone | headers `retry-after-ms`, `retry-after` (seconds or date) | model |
 
 use wire::json::{self, Json};
@@ -39,6 +39,7 @@ pub fn hint<'h>(header: impl Fn(&str) -> Option<&'h str>, body: &[u8], wall_s: u
         .map(account)
         .or_else(|| codex_resets(body?, wall_s).map(account))
         .or_else(|| google_delay(body?).map(model))
+        .or_else(|| after(body?).map(model))
         .or_else(|| retry_after(&header, wall_s).map(model))
 }
 
@@ -86,6 +87,13 @@ pub fn google_delay(body: &Json<'_>) -> Option<u64> {
     let details = body.at(&["error", "details"])?.as_array()?;
     let text = |path: &[&str]| details.iter().find_map(|detail| duration(detail.at(path)?.as_str()?));
     text(&["retryDelay"]).or_else(|| text(&["metadata", "quotaResetDelay"]))
+}
+
+/// The duration after the last `after` of a message: `Your quota will reset after 18h26m59s.`
+fn after(body: &Json<'_>) -> Option<u64> {
+    let message = body.at(&["error", "message"])?.as_str()?;
+    let (_, tail) = message.rsplit_once(" after ")?;
+    duration(tail.split_whitespace().next()?.trim_end_matches(['.', ',', ')']))
 }
 
 /// A sum of numbers with the units `h`, `m`, `s`, `ms`, in milliseconds: `3.5s`, `108h48m20.79s`.
@@ -168,6 +176,10 @@ mod tests {
             "metadata":{"quotaResetDelay":"108h48m20.79s"}}]}}"#;
         assert_eq!(ask(&[], reset), Some((391_700_790, Scope::Model)));
         assert_eq!(ask(&[], r#"{"error":{"details":[{"retryDelay":"x"}]}}"#), None);
+        let said =
+            r#"{"error":{"code":429,"message":"No capacity left. Your quota will reset after 1h2m3s."}}"#;
+        assert_eq!(ask(&[], said), Some((3_723_000, Scope::Model)));
+        assert_eq!(ask(&[], r#"{"error":{"message":"try again after lunch"}}"#), None);
     }
 
     #[test]

@@ -86,6 +86,7 @@ use parking_lot::Mutex;
 
 pub use crate::attempts::Attempts;
 pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
+pub use crate::evidence::lacks_capacity;
 pub use crate::explain::{Explained, ExplainedFallback, Explanation};
 pub use crate::fallback::Fallbacks;
 pub use crate::from_config::{from_config, unserved};

@@ -135,6 +135,8 @@ pub enum Next {
     OtherCredential,
     /// Pick again: the next upstream model of the same credential serves.
     OtherModelSameCredential,
+    /// Pick again: the same credential serves in another of its projects.
+    OtherProjectSameCredential,
     /// Pick again: the same credential serves once its token is renewed ([`crate::Pick::refresh_first`]).
     RefreshThenSame,
 }
@@ -146,6 +148,7 @@ impl Next {
             Self::Return => "return",
             Self::OtherCredential => "other_credential",
             Self::OtherModelSameCredential => "other_model",
+            Self::OtherProjectSameCredential => "other_project",
             Self::RefreshThenSame => "refresh",
         }
     }

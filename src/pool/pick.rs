@@ -26,6 +26,8 @@ pub struct Pick {
     /// Upstream models behind the name that this request has not tried yet.
     pub(crate) more_models: bool,
     pub(crate) started_ms: u64,
+    /// Which of the account's projects it goes to.
+    pub(crate) project: u32,
     pub(crate) refresh: bool,
     pub(crate) committed: bool,
     /// The session that stays with the credential if it is well.
@@ -39,6 +41,11 @@ impl Pick {
     /// The credential.
     pub fn credential(&self) -> &CredentialSpec {
         &self.credential.spec
+    }
+
+    /// The account within the login that this attempt goes to: one project of those that the credential has.
+    pub fn scope(&self) -> &str {
+        self.credential.spec.projects().get(self.project as usize).copied().unwrap_or_default()
     }
 
     /// The model, as the credential has it.

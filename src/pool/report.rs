@@ -3,6 +3,8 @@
 //! Enters: a [`Pick`] and its [`Outcome`]. Leaves: a [`Verdict`]. Nothing may go wrong: a pick is consumed by
 //! its report, so none is reported twice.
 
+use std::sync::atomic::Ordering;
+
 use crate::Pool;
 use crate::affinity::PATIENCE_MS;
 use crate::attempts::{Attempts, Failed, earns_a_round};
@@ -21,6 +23,19 @@ use crate::verdict::{self, Ruling, Then};
 const BUSY_WAIT_MS: u64 = 250;
 /// Longest addition to a wait, so that those who wait do not come back together.
 const JITTER_MS: u64 = 2000;
+
+/// Whether the account has a project that this request has not used; if so the account goes on with it.
+fn other_project(pick: &Pick, ruling: &Ruling, attempts: &mut Attempts) -> bool {
+    let projects = pick.credential.spec.projects().len() as u32;
+    if projects < 2 || pick.committed {
+        return false;
+    }
+    let state = &pick.credential.state;
+    attempts.used_project(state.key, pick.project, ruling.terms.hint_ms);
+    let next = (pick.project + 1) % projects;
+    state.project.store(next, Ordering::Relaxed);
+    !attempts.has_used_project(state.key, next)
+}
 
 /// Whether a rest is longer than a session waits.
 fn rests_long(cooled: Option<Cooled>, now: Now) -> bool {
@@ -55,7 +70,7 @@ impl Pool {
         pick.hold.reported = true;
         let spec = &pick.credential.spec;
         let state = &pick.credential.state;
-        let ruling =
+        let mut ruling =
             verdict::judge(outcome, &pick.model.upstream, &spec.request_scoped_errors, pick.committed);
         let verdict = |next, cooled| Verdict { class: ruling.class, next, cooled };
         match ruling.class {
@@ -82,9 +97,17 @@ impl Pool {
         };
         let failed = Failed { key: state.key, credential: &spec.id, model: pick.position, status };
         let renewable = spec.refreshable && !pick.committed && !attempts.was_refreshed(state.key);
-        if ruling.class == Class::Auth && status == Some(401) && renewable {
+        if ruling.class == Class::Auth && matches!(status, Some(401 | 403 | 439)) && renewable {
             attempts.failed(&failed, Next::RefreshThenSame);
             return verdict(Next::RefreshThenSame, None);
+        }
+        if matches!(ruling.class, Class::Quota | Class::RateLimit) && pick.index.settings.switch_project {
+            if other_project(&pick, &ruling, attempts) {
+                attempts.failed(&failed, Next::OtherProjectSameCredential);
+                return verdict(Next::OtherProjectSameCredential, None);
+            }
+            // All are used up: the account rests until the first of them is not.
+            ruling.terms.hint_ms = attempts.soonest_project(state.key).or(ruling.terms.hint_ms);
         }
         if ruling.class != Class::RequestFault {
             pick.errors.note(true, now.mono_ms);

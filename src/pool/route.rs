@@ -71,6 +71,22 @@ impl Route {
         self.passed > 0
     }
 
+    /// Whether it matters which conversation a request belongs to: somebody who may serve it keeps sessions, and
+    /// there is a choice.
+    pub fn keeps_sessions(&self) -> bool {
+        let settings = &self.index.settings;
+        let choice = |entry: &Entry| {
+            (entry.caches || settings.affinity_without_cache) && entry.candidates().nth(1).is_some()
+        };
+        let substitute = || self.fallbacks.as_ref().is_some_and(|list| !list.is_empty());
+        settings.session_affinity_ms > 0 && (self.entry().is_some_and(choice) || substitute())
+    }
+
+    /// The listed name of the model that was asked for, where another one serves because it fails too often.
+    pub fn turned_from(&self) -> Option<&str> {
+        self.index.entry_at(self.home?.0).map(|entry| &*entry.id)
+    }
+
     /// The same route, for which no other model serves any more.
     #[must_use]
     pub fn without_fallbacks(self) -> Self {

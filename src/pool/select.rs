@@ -6,6 +6,7 @@
 //! looks at all candidates: who rests stands aside until its time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -140,6 +141,8 @@ impl Pool {
 
     fn hand_out(&self, route: &Route, able: Able, attempts: &mut Attempts, now: Now, refresh: bool) -> Pick {
         let state = &able.credential.state;
+        let projects = able.credential.spec.projects().len().max(1) as u32;
+        let project = state.project.load(Ordering::Relaxed) % projects;
         attempts.picked(state.key, able.position, refresh);
         count(&state.tally.picked);
         let hold = Hold {
@@ -155,6 +158,7 @@ impl Pool {
             position: able.position,
             more_models: able.more_models,
             started_ms: now.mono_ms,
+            project,
             refresh,
             committed: false,
             session: None,
@@ -169,8 +173,8 @@ fn stay(route: &Route, entry: &Entry, attempts: &mut Attempts, now: Now) -> Opti
     let stay = attempts.take_stay()?;
     let candidate = candidate_of(entry, route.index.position_of(&stay.credential)?)?;
     let case = Case { index: &route.index, attempts, now_ms: now.mono_ms, soft_serves: false };
-    match stay.refresh {
-        Some(model) => Some((case.again(candidate, model)?, true)),
+    match stay.again {
+        Some((model, refresh)) => Some((case.again(candidate, model)?, refresh)),
         None => match case.judge(candidate) {
             Judged::Take(able) => Some((able, false)),
             _ => None,

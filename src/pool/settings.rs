@@ -71,6 +71,8 @@ pub struct Settings {
     pub session_affinity_ms: u64,
     /// Sessions also stay with upstreams of which no prompt cache is known.
     pub affinity_without_cache: bool,
+    /// An account that is used up in one of its projects goes on with the next (`quota-exceeded.switch-project`).
+    pub switch_project: bool,
     /// What serves in place of a model that cannot (`fallback-models`).
     pub fallback_models: Fallbacks,
 }
@@ -89,6 +91,7 @@ impl Default for Settings {
             probe_lease_ms: 10_000,
             session_affinity_ms: 0,
             affinity_without_cache: true,
+            switch_project: false,
             fallback_models: Fallbacks::new(),
         }
     }

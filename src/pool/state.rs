@@ -28,6 +28,8 @@ pub(crate) struct State {
     windows: Mutex<Windows>,
     /// How quickly its answers begin.
     pub(crate) latency: Latency,
+    /// The project that its requests go to, of those that it has.
+    pub(crate) project: AtomicU32,
     pub(crate) tally: Tally,
 }
 

@@ -7,7 +7,7 @@
 //! a fault of the request is the same on every credential, so it neither rotates nor cools; 402 and 429 are
 //! never faults of the request; nothing is retried once the client has seen a byte.
 
-use crate::cooldown::{CHALLENGE_FLOOR_MS, RULE_FLOOR_MS, Terms};
+use crate::cooldown::{BLOCKED_FLOOR_MS, CHALLENGE_FLOOR_MS, RULE_FLOOR_MS, Terms};
 use crate::evidence::{self, Sign};
 use crate::health::Scope::{self, Credential, Model};
 use crate::hints::BODY_LIMIT;
@@ -51,6 +51,7 @@ const TABLE: &[Row] = &[
     says(Sign::ModelQuota, Class::Quota, Model, Then::Cool),
     says(Sign::ExtraQuota, Class::Entitlement, Model, Then::Rotate),
     says(Sign::BadKey, Class::Auth, Credential, Then::Cool),
+    says(Sign::Blocked, Class::Forbidden, Credential, Then::Cool),
     status(402, 402, Class::Payment, Then::Cool),
     says(Sign::Capacity, Class::Capacity, Model, Then::Cool),
     status(429, 429, Class::RateLimit, Then::Cool),
@@ -72,6 +73,11 @@ const TABLE: &[Row] = &[
     status(422, 422, Class::RequestFault, Then::Return),
     status(425, 425, Class::Transient, Then::Cool),
     status(431, 431, Class::RequestFault, Then::Return),
+    // iFlow's own: the account is blocked, the token ran out, too many requests.
+    Row { scope: Credential, ..status(434, 434, Class::Forbidden, Then::Cool) },
+    Row { scope: Credential, ..status(438, 438, Class::Forbidden, Then::Cool) },
+    Row { scope: Credential, ..status(439, 439, Class::Auth, Then::Cool) },
+    status(449, 449, Class::RateLimit, Then::Cool),
     // Not implemented here; no reason to rest.
     status(501, 501, Class::Transient, Then::Rotate),
     status(529, 529, Class::Capacity, Then::Cool),
@@ -149,7 +155,11 @@ fn by_status(status: u16, body: &[u8], model: &str, hint: Option<crate::hints::H
     let hint = hint.filter(|_| waits);
     let wide = matches!(row.class, Class::Quota | Class::RateLimit)
         && hint.is_some_and(|hint| hint.scope == Credential);
-    let floor_ms = if sign == Sign::Challenge { CHALLENGE_FLOOR_MS } else { 0 };
+    let floor_ms = match sign {
+        Sign::Challenge => CHALLENGE_FLOOR_MS,
+        Sign::Blocked => BLOCKED_FLOOR_MS,
+        _ => 0,
+    };
     Ruling {
         class: row.class,
         scope: if wide { Credential } else { row.scope },
@@ -303,6 +313,50 @@ mod tests {
         ] {
             assert_eq!(ruled(code, body), (class, scope, Then::Cool), "{code} {body}");
         }
+    }
+
+    #[test]
+    fn blocked_accounts_and_odd_statuses_are_the_credentials() {
+        for (code, body, class, scope) in [
+            (
+                403,
+                r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"Verify your account","details":[{"reason":"VALIDATION_REQUIRED"}]}}"#,
+                Class::Forbidden,
+                Credential,
+            ),
+            (
+                403,
+                r#"{"error":{"details":[{"reason":"SUBSCRIPTION_REQUIRED"}]}}"#,
+                Class::Forbidden,
+                Credential,
+            ),
+            (403, r#"{"reason":"TEMPORARILY_SUSPENDED","message":"m"}"#, Class::Forbidden, Credential),
+            (
+                400,
+                r#"{"error":{"message":"This version of Antigravity is no longer supported."}}"#,
+                Class::Forbidden,
+                Credential,
+            ),
+            (
+                403,
+                r#"{"message":"The bearer token included in the request is invalid."}"#,
+                Class::Auth,
+                Credential,
+            ),
+            (402, r#"{"message":"m","reason":"MONTHLY_REQUEST_COUNT"}"#, Class::Quota, Credential),
+            (434, "", Class::Forbidden, Credential),
+            (438, "", Class::Forbidden, Credential),
+            (439, "", Class::Auth, Credential),
+            (449, "", Class::RateLimit, Model),
+        ] {
+            assert_eq!(ruled(code, body), (class, scope, Then::Cool), "{code} {body}");
+        }
+        let blocked = Outcome::Status {
+            status: 403,
+            body: br#"{"error":{"details":[{"reason":"VALIDATION_REQUIRED"}]}}"#,
+            hint: None,
+        };
+        assert_eq!(judge(&blocked, "m", &[], false).terms.floor_ms, BLOCKED_FLOOR_MS);
     }
 
     #[test]

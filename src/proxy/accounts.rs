@@ -6,7 +6,7 @@
 use super::client::Client;
 use super::endpoint::TICKET;
 use super::error::ProxyError;
-use super::forward::{Missed, forward};
+use super::forward::{Manner, Missed, forward};
 use super::record::Record;
 use super::reply::{Collected, collect};
 use super::upload::Lost;
@@ -98,7 +98,8 @@ impl Desk<'_> {
             let lane = self.lane(account)?;
             let header = self.header(account, &lane, target, Some(body.len() as u64))?;
             let mut client = Client::Http(session);
-            let sent = forward(self.state, &mut client, &lane, &header, body, first_byte, Profile::Gemini);
+            let manner = Manner::of(Profile::Gemini, &self.snapshot.config);
+            let sent = forward(self.state, &mut client, &lane, &header, body, first_byte, manner);
             let error = match Box::pin(sent).await {
                 Ok(opened) => return Ok((account, opened.upstream, lane)),
                 Err(Missed::Gone(error)) => return Err(Lost::Gone(error)),

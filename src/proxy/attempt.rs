@@ -5,7 +5,7 @@
 
 use super::error::ProxyError;
 use super::fallback::Course;
-use super::forward::{Missed, Opened, forward};
+use super::forward::{Manner, Missed, Opened, forward};
 use super::login;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::retry::{Exchange, Question};
@@ -69,7 +69,8 @@ impl Exchange<'_, '_> {
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
             Err(missed) => {
-                let media = prepared.as_ref().is_some_and(|made| made.plan.operation.is_media());
+                let media =
+                    prepared.as_ref().is_some_and(|made| made.plan.operation.is_beside_conversation());
                 return self.missed(pick, missed, media, &mut course.attempts);
             }
         };
@@ -126,7 +127,7 @@ impl Exchange<'_, '_> {
             stream: made.plan.upstream_stream,
             secret: token.unwrap_or(&credential.secret),
             is_token: credential.is_token,
-            scope: &credential.scope,
+            scope: pick.scope(),
             extra: &extra,
             client: &asked.headers,
             query: asked.query.as_deref(),
@@ -136,9 +137,8 @@ impl Exchange<'_, '_> {
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
-        let profile = made.plan.profile;
-        let opened =
-            forward(self.state, self.client, &lane, &header, &made.body, first_byte, profile).await?;
+        let manner = Manner::of(made.plan.profile, &self.snapshot.config);
+        let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await?;
         Ok((opened, lane))
     }
 
@@ -177,7 +177,7 @@ impl Exchange<'_, '_> {
         let verdict = self.report(pick, &outcome, attempts);
         match (missed, error) {
             (Missed::Gone(error), _) => Attempt::Gone(error),
-            (_, Some(error)) => Attempt::Failed(verdict, Box::new(error)),
+            (_, Some(error)) => Attempt::Failed(verdict, Box::new(error.of_class(verdict.class))),
             (_, None) => Attempt::Failed(verdict, Box::new(ProxyError::internal(502, "the attempt failed"))),
         }
     }

@@ -9,6 +9,7 @@ use super::record::Record;
 use super::respond;
 use bytes::Bytes;
 use pingora::Result;
+use pool::Class;
 use wire::Protocol;
 use wire::error::{Failure, WireError};
 
@@ -77,6 +78,21 @@ impl ProxyError {
     /// An upstream failed.
     pub fn upstream(failure: Failure) -> Self {
         Self { failure, source: Source::Upstream, verbatim: None, partial: None, close: false }
+    }
+
+    /// With what the pool made of it: a model that the account may not use is one that is not there. A body
+    /// that no SDK takes for an error (`{"detail":…}`) is written anew.
+    #[must_use]
+    pub fn of_class(mut self, class: Class) -> Self {
+        if !matches!(class, Class::Entitlement | Class::ModelMissing) {
+            return self;
+        }
+        let is_error =
+            |body: &[u8]| wire::json::parse_any(body).is_ok_and(|body| body.get("error").is_some());
+        self.verbatim = self.verbatim.filter(|verbatim| is_error(&verbatim.body));
+        self.failure.code.get_or_insert_with(|| "model_not_found".to_owned());
+        self.failure.param.get_or_insert_with(|| "model".to_owned());
+        self
     }
 
     /// With a machine-readable code.

@@ -12,6 +12,7 @@ use super::record::Record;
 use super::retry::{Exchange, Question};
 use super::route::route;
 use super::select::Preference;
+use super::session::{Origin, conversation};
 use crate::state::{Snapshot, State, seconds};
 use config::ImageGeneration;
 use http::HeaderMap;
@@ -77,6 +78,10 @@ pub(super) async fn answer(
     let holder = record.holder.as_ref();
     let route = route(state, snapshot, &parsed.head.model, holder)?;
     let route = allowance::check_model(holder, route, state)?;
+    if let Some(model) = route.turned_from() {
+        state.metrics.fallback(model, route.model());
+        tracing::debug!(model = %model, fallback = %route.model(), "fallback: too many attempts on the model fail");
+    }
     let paints = route.facts().is_some_and(|model| model.image);
     if paints && matches!(parsed.call.operation, Operation::Generate | Operation::Completion) {
         let message = format!(
@@ -86,7 +91,13 @@ pub(super) async fn answer(
         return Err(ProxyError::client(400, message).param("model"));
     }
     let owner = state.files.owner_in(&parsed.body);
-    let question = Question { parsed, headers, query, preference: Preference { session: None, owner } };
+    let session = route.keeps_sessions().then(|| {
+        let subagents = snapshot.config.routing.selection.session_affinity_subagents;
+        let (scope, socket) = (record.scope, record.socket.as_deref());
+        conversation(&parsed, &Origin { headers: &headers, scope, socket, subagents })
+    });
+    let preference = Preference { session: session.flatten(), owner };
+    let question = Question { parsed, headers, query, preference };
     let snapshot = Arc::clone(snapshot);
     Exchange { state, snapshot, client, record }.run(route, question).await
 }

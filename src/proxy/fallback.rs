@@ -88,7 +88,12 @@ impl Course {
             self.earlier += self.attempts.total();
             let attempts = std::mem::take(&mut self.attempts);
             let route = std::mem::replace(&mut self.route, next);
-            self.home.get_or_insert_with(|| Box::new(Home { route, attempts, error }));
+            if self.route.is_fallback() {
+                self.home.get_or_insert_with(|| Box::new(Home { route, attempts, error }));
+            } else {
+                // The request began with a fallback: what counts in the end is what the asked model says.
+                self.home = None;
+            }
             return Ok(());
         }
         let Some(home) = self.home.take() else { return Err(Box::new(error)) };

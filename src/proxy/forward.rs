@@ -11,6 +11,7 @@ use super::reply::{Collected, collect};
 use crate::state::State;
 use crate::upstream::peer::Lane;
 use bytes::Bytes;
+use config::Config;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, ErrorType};
@@ -23,6 +24,28 @@ use wire::target::Profile;
 const ERROR_BODY: usize = 64 << 10;
 /// Longest time for it.
 const ERROR_TIME: Duration = Duration::from_secs(10);
+
+/// Most further tries of an upstream that has no room for the model, with a growing wait before each: a second
+/// and a half in all.
+const CAPACITY_TRIES: u32 = 3;
+/// Wait before the first of them.
+const CAPACITY_WAIT: Duration = Duration::from_millis(250);
+
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    profile: Profile,
+    /// Further tries while it has no room for the model.
+    capacity_tries: u32,
+}
+
+impl Manner {
+    /// That of a flavour, as the operator wants it.
+    pub(super) fn of(profile: Profile, config: &Config) -> Self {
+        let patient = profile == Profile::Antigravity && config.providers.antigravity_no_capacity_retry;
+        Self { profile, capacity_tries: if patient { CAPACITY_TRIES } else { 0 } }
+    }
+}
 
 /// An attempt that gave the client nothing.
 #[derive(Debug)]
@@ -62,6 +85,33 @@ impl std::fmt::Debug for Opened {
 
 /// Sends a request and waits for the head of its answer.
 pub(super) async fn forward(
+    state: &State,
+    client: &mut Client<'_>,
+    lane: &Lane,
+    header: &RequestHeader,
+    body: &Bytes,
+    first_byte: Duration,
+    manner: Manner,
+) -> Result<Opened, Missed> {
+    let mut tries = 0;
+    loop {
+        match once(state, client, lane, header, body, first_byte, manner.profile).await {
+            // Who says when to come back is left to the pool.
+            Err(Missed::Status { status, body, hint: None, .. })
+                if tries < manner.capacity_tries && pool::lacks_capacity(status, &body) =>
+            {
+                tries += 1;
+                tokio::select! {
+                    () = tokio::time::sleep(CAPACITY_WAIT * tries) => {}
+                    error = client.gone() => return Err(Missed::Gone(error)),
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn once(
     state: &State,
     client: &mut Client<'_>,
     lane: &Lane,

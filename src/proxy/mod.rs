@@ -16,8 +16,9 @@
 //! | 7 record | `record.rs` | facts → log and metrics |
 //!
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `attempt.rs`
-//! runs 5 and 6 with one credential, `fallback.rs` says for which model; `login.rs` renews a refused token
-//! before 5, `waiting.rs` waits where nobody can serve now. `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! runs 5 and 6 with one credential, `fallback.rs` says for which model; `session.rs` tells conversations
+//! apart; `login.rs` renews a refused token before 5, `waiting.rs` waits where nobody can serve now.
+//! `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `accounts.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here.
 //!
@@ -49,6 +50,7 @@ mod respond;
 mod retry;
 mod route;
 mod select;
+mod session;
 mod sockets;
 mod translate;
 mod upload;
@@ -98,6 +100,7 @@ impl Edge {
             Ok(admitted) => {
                 record.facts.client_key = admitted.key.map_or(0, |key| key + 1);
                 record.holder = admitted.holder;
+                record.scope = admitted.key.map_or(0, |key| snapshot.keys.scope(key));
             }
             Err(error) => {
                 let protocol = endpoint.protocol();

@@ -24,6 +24,10 @@ pub(super) struct Record {
     pub seed: String,
     /// Whose key it came with.
     pub holder: Option<Arc<Holder>>,
+    /// What its client key has and no other.
+    pub scope: u64,
+    /// The WebSocket on which it came.
+    pub socket: Option<String>,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -39,6 +43,8 @@ impl Default for Record {
             facts: Facts { request_id: seed.clone(), ..Facts::default() },
             seed,
             holder: None,
+            scope: 0,
+            socket: None,
             started: Instant::now(),
             first_byte: None,
             quiet: false,

@@ -5,8 +5,9 @@
 //! has tried them all, and its last error is the answer.
 
 use super::error::ProxyError;
+use super::session::Conversation;
 use crate::state::State;
-use pool::{Attempts, CredentialId, NoPick, Outlook, Pick, Route};
+use pool::{Attempts, Class, CredentialId, NoPick, Outlook, Pick, Route, Standing};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub(super) enum Selected {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Preference {
     /// Conversation, for affinity.
-    pub session: Option<u64>,
+    pub session: Option<Conversation>,
     /// Who holds a file that the request names: nobody else can read it.
     pub owner: Option<CredentialId>,
 }
@@ -42,9 +43,12 @@ pub(super) fn select(
     seed: u64,
 ) -> Selected {
     let now = state.now();
+    let session = preference.session;
+    attempts.conversation_begins(session.is_some_and(|session| session.begins));
+    let session = session.map(|session| session.id);
     let holder = preference.owner.as_ref();
     let picked = holder.and_then(|holder| state.pool.pick_owner(route, attempts, holder, now));
-    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, preference.session, now, seed)) {
+    match picked.unwrap_or_else(|| state.pool.pick(route, attempts, session, now, seed)) {
         Ok(pick) => Selected::Pick(Box::new(pick)),
         Err(nobody) => Selected::Nobody { error: Box::new(error(&nobody, route)), outlook: nobody.outlook() },
     }
@@ -79,12 +83,21 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
                 // Writing to a string cannot fail.
                 let _ = write!(message, "{separator}{} {}", reason.label, reason.standing);
             }
+            if reasons.iter().all(|reason| is_missing(&reason.standing)) {
+                // It is not listed either.
+                return ProxyError::client(404, message).code("model_not_found").param("model");
+            }
             ProxyError::internal(503, message).code("auth_unavailable")
         }
         NoPick::Exhausted => {
             ProxyError::internal(503, format!("no credential for model {model} is left to try"))
         }
     }
+}
+
+/// Whether a credential has the model no more, as its upstream said.
+fn is_missing(standing: &Standing) -> bool {
+    matches!(standing, Standing::Cooling(rest) if matches!(rest.class, Class::Entitlement | Class::ModelMissing))
 }
 
 fn retry_after(mut error: ProxyError, seconds: u64) -> ProxyError {

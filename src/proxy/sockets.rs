@@ -57,6 +57,8 @@ async fn turn(
     let mut record = Record::default();
     record.begin(state);
     record.facts.clone_from_request(&opened.facts);
+    record.scope = opened.scope;
+    record.socket = Some(opened.seed.clone());
     record.facts.client = PROTOCOL.name();
     record.facts.operation = Operation::Generate.name();
     let step = conversation.frame(message, &record.seed, state.now().wall_s);

@@ -38,7 +38,7 @@ struct MadeFor {
     thinking: Option<Mode>,
     shown: bool,
     /// The body names it for some flavours.
-    scope: Arc<str>,
+    scope: Box<str>,
 }
 
 /// Makes the body for `pick`, or takes the one that was made before.
@@ -57,7 +57,7 @@ pub(super) fn translate(
         card: model.card.clone(),
         thinking: pick.thinking(route.thinking()),
         shown: model.force_mapping,
-        scope: Arc::clone(&pick.credential().scope),
+        scope: Box::from(pick.scope()),
     };
     if let Some(before) = before.filter(|before| before.made_for == made_for) {
         return Ok(before);
@@ -80,7 +80,7 @@ pub(super) fn translate(
         shown_model: model.force_mapping.then(|| route.asked()),
         created: state.now().wall_s,
         seed: &record.seed,
-        project: &pick.credential().scope,
+        project: pick.scope(),
         image_base: &snapshot.config.models.gpt_image_2_base_model,
     };
     let wire::translate::Prepared { body, plan, losses, thinking } = wire::translate::prepare(&job)?;

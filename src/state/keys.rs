@@ -173,6 +173,11 @@ impl ClientKeys {
         self.known.is_empty()
     }
 
+    /// What a key has and no other: the same after a reload, wherever the key stands then.
+    pub fn scope(&self, number: u32) -> u64 {
+        self.holder(number).map_or(0, |holder| short(&holder.digest.0))
+    }
+
     /// Whether a key of the example configuration is still there.
     pub fn has_templates(&self) -> bool {
         self.templates
@@ -306,6 +311,13 @@ mod tests {
         drop((first, second));
         assert!(new.holder(0).unwrap().begin(60_001).is_ok());
         assert!(profile("{api-key: another, rpm: 2}", &new).holder(0).unwrap().begin(60_002).is_ok());
+    }
+
+    #[test]
+    fn a_key_keeps_its_scope_wherever_it_stands() {
+        let (before, after) = (keys(&["one", "two"]), keys(&["", "two", " one"]));
+        assert_eq!((before.scope(0), before.scope(1)), (after.scope(2), after.scope(1)));
+        assert_ne!(before.scope(0), before.scope(1));
     }
 
     #[test]

@@ -165,6 +165,11 @@ impl Operation {
         !matches!(self, Self::Generate | Self::Completion | Self::CountTokens | Self::Compact)
     }
 
+    /// Whether its failures say nothing about conversations with the model.
+    pub fn is_beside_conversation(self) -> bool {
+        self.is_media() || self == Self::Compact
+    }
+
     /// Whether the body may be a form (`multipart/form-data`).
     pub fn takes_forms(self) -> bool {
         matches!(self, Self::ImageEdit | Self::Transcription | Self::Translation)

@@ -18,6 +18,8 @@ mod local_answers;
 mod media;
 mod reload;
 mod rules;
+mod selection;
 mod shared;
+mod storm;
 mod streams;
 mod waiting;

@@ -147,3 +147,73 @@ fn p49_a_wall_clock_that_jumps_changes_no_rest() {
     request(&pool, "m", at(70_000), |_| outcome).1.unwrap_err();
     assert_eq!(served(&pool, "m", at(70_000 + 3_600_000)), "a:m");
 }
+
+#[test]
+fn p17_a_storm_on_fifty_ends_with_one_test_each() {
+    const CREDENTIALS: usize = 50;
+    let pool = pool((0..CREDENTIALS).map(|n| cred(&format!("c{n:02}"), &[("m", "")])).collect());
+    let calls = |pool: &Pool, now: u64, outcome: &dyn Fn(&Pick) -> Outcome<'static>| {
+        let (tried, end) = request(pool, "m", at(now), outcome);
+        (tried.len(), end)
+    };
+    // Each asks for a rest of its own: 60 s, 61 s, and so on.
+    let rest = |pick: &Pick| pick.credential().id.as_str()[1..].parse::<u64>().unwrap() * 1000 + 60_000;
+    let (tried, _) = calls(&pool, 0, &|pick| hinted(429, rest(pick)));
+    assert_eq!(tried, CREDENTIALS);
+    for now in (1..60_000).step_by(997) {
+        for _ in 0..20 {
+            let (tried, end) = calls(&pool, now, &|_| panic!("nobody may be called"));
+            assert_eq!(tried, 0);
+            assert!(matches!(end, Err(NoPick::Cooling { soonest_ms, .. }) if soonest_ms == 60_000 - now));
+        }
+    }
+    // All rests are over: each is tested by one request while the others wait, then serves again.
+    let route = pool.route("m", at(0)).unwrap();
+    let ask = |now| pool.pick(&route, &mut Attempts::default(), None, at(now), 0);
+    let mut tests: Vec<Pick> = (0..CREDENTIALS).map(|_| ask(200_000).unwrap()).collect();
+    let ids: std::collections::HashSet<_> = tests.iter().map(|pick| pick.credential().id.clone()).collect();
+    assert!(ids.len() == CREDENTIALS && tests.iter().all(Pick::is_probe));
+    assert_eq!(ask(200_001).unwrap_err(), NoPick::Busy);
+    for pick in &mut tests {
+        pool.confirm(pick, at(200_002));
+    }
+    assert!(!ask(200_003).unwrap().is_probe());
+    drop(tests);
+    pool.check_invariants().unwrap();
+}
+
+#[test]
+fn an_account_rests_when_all_its_projects_are_used_up() {
+    let account = |scope: &str| CredentialSpec {
+        kind: Kind::Antigravity,
+        scope: scope.into(),
+        ..cred("a", &[("m", "")])
+    };
+    let with = |scope, switch_project| {
+        Pool::new(Settings { switch_project, ..Settings::default() }, vec![account(scope)])
+    };
+    let seen = |pool: &Pool, now: u64, wait: &dyn Fn(&str) -> u64| {
+        let projects = std::cell::RefCell::new(Vec::new());
+        let end = request(pool, "m", at(now), |pick| {
+            projects.borrow_mut().push(pick.scope().to_owned());
+            match wait(pick.scope()) {
+                0 => Outcome::Success,
+                wait_ms => hinted(429, wait_ms),
+            }
+        });
+        (projects.into_inner(), end.1)
+    };
+    let pool = with("p, q ,r", true);
+    let (projects, end) = seen(&pool, 0, &|project| if project == "q" { 0 } else { 9000 });
+    assert_eq!((projects.join(" "), end.unwrap().class), ("p q".to_owned(), Class::Success));
+    // It goes on where it works, and rests until the first of all is back.
+    let (projects, end) = seen(&pool, 10, &|project| if project == "r" { 5000 } else { 9000 });
+    assert_eq!((projects.join(" "), end.unwrap_err()), ("q r p".to_owned(), NoPick::Exhausted));
+    let (projects, end) = seen(&pool, 11, &|_| 0);
+    assert!(projects.is_empty() && matches!(end, Err(NoPick::Cooling { soonest_ms: 4999, .. })), "{end:?}");
+    // Without the setting there is one.
+    let (projects, _) = seen(&with("p, q", false), 0, &|_| 9000);
+    assert_eq!(projects, ["p"]);
+    let (projects, _) = seen(&with("", true), 0, &|_| 9000);
+    assert_eq!(projects, [""]);
+}
