@@ -393,6 +393,7 @@ payload:
             ("RR", Strategy::RoundRobin),
             ("wrr", Strategy::WeightedRoundRobin),
             ("fillfirst", Strategy::FillFirst),
+            ("least-loaded", Strategy::LeastLoaded),
         ] {
             assert_eq!(good(&format!("routing: {{strategy: {word}}}")).routing.selection.strategy, strategy);
         }

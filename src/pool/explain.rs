@@ -16,7 +16,7 @@ use crate::model::ModelSpec;
 use crate::ratio::{ErrorRatio, RatioLevel};
 use crate::route::Route;
 use crate::settings::{Now, Strategy};
-use crate::standing::{Standing, standing};
+use crate::standing::{Rest, Standing, standing};
 
 /// Why a model goes where it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -79,6 +79,8 @@ pub struct Explained {
     pub standing: Standing,
     /// The same in words: `rests 12 s after rate_limit (status 429)`.
     pub why: String,
+    /// Its last trouble with the model, also when the rest is over: the next request tests it then.
+    pub trouble: Option<Rest>,
     /// Requests under way.
     pub in_flight: u32,
     /// Most of them at once; `None`: no limit.
@@ -210,6 +212,7 @@ fn explained<'m>(
     standing: Standing,
     now: Now,
 ) -> Explained {
+    let models: Vec<&Arc<ModelSpec>> = models.collect();
     let (spec, state) = (&credential.spec, &credential.state);
     let load = state.load(now.mono_ms);
     Explained {
@@ -219,10 +222,11 @@ fn explained<'m>(
         priority: spec.priority,
         rank: 0,
         weight: spec.weight,
-        upstream: models.map(|model| model.upstream.to_string()).collect(),
+        upstream: models.iter().map(|model| model.upstream.to_string()).collect(),
         chosen_from: false,
         standing,
         why: standing.to_string(),
+        trouble: trouble(credential, &models, now),
         in_flight: load.in_flight,
         in_flight_limit: spec.in_flight_limit,
         latency_ms: load.micros.map(|micros| micros / 1000),
@@ -231,6 +235,17 @@ fn explained<'m>(
         succeeded: state.tally.succeeded.load(Relaxed),
         failed: state.tally.failed.load(Relaxed),
     }
+}
+
+/// The newest trouble of a credential that concerns these models.
+fn trouble(credential: &Credential, models: &[&Arc<ModelSpec>], now: Now) -> Option<Rest> {
+    if !credential.state.troubled() {
+        return None;
+    }
+    let health = credential.state.health();
+    let records = models.iter().flat_map(|model| health.about(&model.upstream));
+    let (scope, record) = records.max_by_key(|(_, record)| record.failed_ms)?;
+    Some(Rest::of(record, scope, now.mono_ms))
 }
 
 /// A suffix as it was understood.

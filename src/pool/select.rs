@@ -16,11 +16,12 @@ use crate::attempts::Attempts;
 use crate::credential::CredentialId;
 use crate::index::{Candidate, Entry, Index};
 use crate::judge::{Able, Case};
+use crate::outcome::Class;
 use crate::pick::{Hold, Pick};
 use crate::queue::{Aside, Judged};
 use crate::route::Route;
 use crate::settings::Now;
-use crate::standing::{Standing, standing};
+use crate::standing::{Rest, Standing, standing};
 use crate::state::count;
 
 /// Most credentials whose reasons are told.
@@ -44,6 +45,8 @@ pub enum NoPick {
         reasons: Vec<Reason>,
         /// How many credentials serve the model at all.
         total: usize,
+        /// All of them were told that they may not use the model, or that there is none: it is not listed.
+        gone: bool,
     },
     /// This request has tried all it may in this round: answer with the last failure, or ask for another
     /// round.
@@ -233,5 +236,15 @@ fn nobody(entry: &Entry, route: &Route, attempts: &mut Attempts, now: Now) -> No
         let label = index.credential(*candidate)?.spec.label.to_string();
         Some(Reason { label, standing: standing(index, *candidate, now.mono_ms)? })
     });
-    NoPick::Unavailable { reasons: reasons.collect(), total: entry.candidates().count() }
+    let gone = |candidate| {
+        matches!(
+            standing(index, candidate, now.mono_ms),
+            Some(Standing::Cooling(Rest { class: Class::Entitlement | Class::ModelMissing, .. }))
+        )
+    };
+    NoPick::Unavailable {
+        reasons: reasons.collect(),
+        total: entry.candidates().count(),
+        gone: entry.candidates().all(|candidate| gone(*candidate)),
+    }
 }

@@ -1,13 +1,14 @@
 //! Stage 3: one of those who can serve.
 //!
 //! Enters: a route and what the request has tried. Leaves: a [`Pick`], which holds a slot of its credential.
-//! May go wrong: all rest (429 with the soonest end), none can serve (503 with the reasons), or the request
+//! May go wrong: all rest (429 with the soonest end), none can serve (503 with the reasons; 404 where all were
+//! refused the model itself), or the request
 //! has tried them all, and its last error is the answer.
 
 use super::error::ProxyError;
 use super::session::Conversation;
 use crate::state::State;
-use pool::{Attempts, Class, CredentialId, NoPick, Outlook, Pick, Route, Standing};
+use pool::{Attempts, CredentialId, NoPick, Outlook, Pick, Route};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
                 format!("All credentials for model {model} are at their limit; try again in a second");
             retry_after(ProxyError::internal(429, message).code("model_busy"), 1)
         }
-        NoPick::Unavailable { reasons, total } => {
+        NoPick::Unavailable { reasons, total, gone } => {
             let mut message =
                 format!("auth_unavailable: none of the {total} credentials for model {model} can serve");
             for (n, reason) in reasons.iter().enumerate() {
@@ -83,8 +84,7 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
                 // Writing to a string cannot fail.
                 let _ = write!(message, "{separator}{} {}", reason.label, reason.standing);
             }
-            if reasons.iter().all(|reason| is_missing(&reason.standing)) {
-                // It is not listed either.
+            if *gone {
                 return ProxyError::client(404, message).code("model_not_found").param("model");
             }
             ProxyError::internal(503, message).code("auth_unavailable")
@@ -93,11 +93,6 @@ fn error(nobody: &NoPick, route: &Route) -> ProxyError {
             ProxyError::internal(503, format!("no credential for model {model} is left to try"))
         }
     }
-}
-
-/// Whether a credential has the model no more, as its upstream said.
-fn is_missing(standing: &Standing) -> bool {
-    matches!(standing, Standing::Cooling(rest) if matches!(rest.class, Class::Entitlement | Class::ModelMissing))
 }
 
 fn retry_after(mut error: ProxyError, seconds: u64) -> ProxyError {

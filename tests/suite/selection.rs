@@ -133,6 +133,11 @@ fn row_78_a_refused_spark_without_a_fallback_is_a_model_that_is_not_there() {
     );
 }
 
+fn streamed_by_google() -> Vec<Step> {
+    let answer = r#"{"response":{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1},"modelVersion":"m","responseId":"r"}}"#;
+    vec![stream_head(), chunk(&format!("data: {answer}\n\n")), chunk_end()]
+}
+
 /// An Antigravity account whose upstream has no room for the first requests.
 fn antigravity(config: &str, failures: usize) -> (Upstream, Proxy) {
     let count = std::sync::atomic::AtomicUsize::new(0);
@@ -143,8 +148,7 @@ fn antigravity(config: &str, failures: usize) -> (Upstream, Proxy) {
                 r#"{"error":{"code":503,"message":"No capacity available for model X on the server","status":"UNAVAILABLE","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"MODEL_CAPACITY_EXHAUSTED"}]}}"#,
             )];
         }
-        let answer = r#"{"response":{"candidates":[{"content":{"role":"model","parts":[{"text":"Hello"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1},"modelVersion":"m","responseId":"r"}}"#;
-        vec![stream_head(), chunk(&format!("data: {answer}\n\n")), chunk_end()]
+        streamed_by_google()
     });
     let config = format!("oauth-upstream: {{antigravity: '{}'}}\n{config}", upstream.url());
     let account = r#"{"type":"antigravity","access_token":"t","email":"a@b","project_id":"p"}"#;
@@ -229,4 +233,27 @@ fn row_79_a_model_that_fails_too_often_is_served_by_its_fallback_at_once() {
     let by: Vec<_> = (0..20).map(|_| ask("good")).collect();
     assert_eq!(by.iter().filter(|by| by.is_none()).count(), 1, "{by:?}");
     assert_eq!(upstream.seen().len(), before + 20, "one call each");
+}
+
+#[test]
+fn a_used_up_project_gives_way_to_the_next_of_the_account() {
+    let upstream = Upstream::start(|seen| match seen.json()["project"].as_str() {
+        Some("two") => streamed_by_google(),
+        _ => vec![json(
+            429,
+            r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"reason":"QUOTA_EXHAUSTED"}]}}"#,
+        )],
+    });
+    let config = format!(
+        "oauth-upstream: {{antigravity: '{}'}}\nquota-exceeded: {{switch-project: true}}\n",
+        upstream.url()
+    );
+    let account = r#"{"type":"antigravity","access_token":"t","email":"a@b","project_id":"one, two"}"#;
+    let proxy = Proxy::start_with(BINARY, &config, &[("antigravity.json", account)]);
+    for _ in 0..2 {
+        let answer = proxy.post("/v1/chat/completions", CLAUDE_THERE);
+        assert_eq!(answer.head.status, 200, "{}", answer.text());
+    }
+    let projects: Vec<_> = upstream.seen().iter().map(|seen| seen.json()["project"].clone()).collect();
+    assert_eq!(projects, ["one", "two", "two"]);
 }

@@ -84,7 +84,7 @@ fn refusals_make_the_model_vanish_and_quota_does_not() {
     request(&pool, "n", at(0), |_| failed(403)).1.unwrap_err();
     assert_eq!(listed(1), ["m"]);
     let (_, end) = request(&pool, "n", at(1), |_| Outcome::Success);
-    let NoPick::Unavailable { reasons, total: 1 } = end.unwrap_err() else { panic!() };
+    let NoPick::Unavailable { reasons, total: 1, gone: false } = end.unwrap_err() else { panic!() };
     let Standing::Cooling(rest) = reasons[0].standing else { panic!("{reasons:?}") };
     assert_eq!((rest.class, rest.status, rest.left_ms), (Class::Forbidden, Some(403), 9999));
     assert_eq!(listed(10_000), ["m", "n"]);

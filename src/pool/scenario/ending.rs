@@ -118,3 +118,20 @@ fn a_request_that_finds_all_resting_may_wait_too() {
     assert!((2000..=2500).contains(&wait), "{wait}");
     assert!(pool.pick(&route, &mut attempts, None, at(1000 + wait), 0).is_ok());
 }
+
+#[test]
+fn a_refused_token_is_renewed_whatever_status_says_so_and_a_refused_account_is_not() {
+    let mut login = cred("a", &[("m", "")]);
+    login.refreshable = true;
+    let next = |outcome: Outcome<'_>| {
+        let pool = pool(vec![login.clone()]);
+        let route = pool.route("m", at(0)).unwrap();
+        let mut attempts = Attempts::default();
+        let pick = pool.pick(&route, &mut attempts, None, at(0), 0).unwrap();
+        pool.report(pick, &outcome, &mut attempts, at(0)).next
+    };
+    let kiro = br#"{"message":"The bearer token included in the request is invalid."}"#;
+    assert_eq!(next(Outcome::Status { status: 403, body: kiro, hint: None }), Next::RefreshThenSame);
+    assert_eq!(next(failed(439)), Next::RefreshThenSame);
+    assert_eq!(next(failed(403)), Next::OtherCredential);
+}

@@ -141,6 +141,8 @@ fn c19_spark_is_served_by_codex_where_it_is_refused_and_hidden_until_the_account
     assert_eq!(chain(&pool, SPARK, at(1)), ["gpt-5.3-codex"]);
     let listed = |now| pool.models(at(now)).iter().map(|l| l.id.to_string()).collect::<Vec<_>>();
     assert_eq!(listed(1), ["gpt-5.3-codex"]);
+    let none = request(&pool, SPARK, at(1), refused).1.unwrap_err();
+    assert!(matches!(none, NoPick::Unavailable { gone: true, .. }), "{none:?}");
     pool.update(settings.clone(), specs("old"));
     assert_eq!(listed(2), ["gpt-5.3-codex"]);
     pool.update(settings, specs("new login"));

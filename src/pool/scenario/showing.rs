@@ -60,7 +60,9 @@ fn an_explanation_says_who_is_chosen_from_and_what_serves_in_place() {
     assert_eq!(explained.serves.as_deref(), Some("other"));
     assert_eq!(explained.candidates[0].why, "rests 4 s after rate_limit (status 429)");
     assert_eq!((explained.errors.attempts, explained.errors.errors), (2, 2));
-    // Who asks is not counted among those who try.
+    let over = pool.explain("m", at(9000)).candidates.remove(0);
+    let trouble = over.trouble.map(|rest| (rest.class, rest.status, rest.left_ms));
+    assert_eq!((over.standing, trouble), (Standing::Ready, Some((Class::RateLimit, Some(429), 0))));
     let nobody = pool.explain("none", at(0));
     assert_eq!((nobody.model, nobody.serves, nobody.candidates.len()), (None, None, 0));
 }
