@@ -129,6 +129,7 @@ impl Attempts {
         self.credentials.retain(|other| *other != key);
         self.models.retain(|(other, _)| *other != key);
         self.used_up.retain(|other| *other != key);
+        self.projects.retain(|(other, ..)| *other != key);
     }
 
     /// Whether the request has tried all it may: what others suffer is no news for it.
