@@ -4,8 +4,9 @@ use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
 use crate::server::{self, Plan, Setting};
+use crate::state::State;
 use crate::state::accounts::{self, Accounts};
-use crate::state::{State, reload};
+use crate::state::reload::{self, Watched};
 use config::Config;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ struct Loaded {
     demo: Option<(Demo, String)>,
     /// Where it came from, to look for changes.
     file: Option<PathBuf>,
+    watched: Option<Watched>,
 }
 
 /// The file that the arguments mean; `None`: the embedded default.
@@ -86,8 +88,9 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
     if let Some(file) = config_file(args.config.config.as_deref()) {
         let origin = file.display().to_string();
+        let watched = Some(Watched::new(file.clone()));
         let (config, accounts) = read(&file)?;
-        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file) });
+        return Ok(Loaded { config, accounts, origin, demo: None, file: Some(file), watched });
     }
     let failed = |error: std::io::Error| {
         complain(&format!("the demo provider cannot start: {error}"));
@@ -103,6 +106,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, ExitCode> {
             origin: "built in".to_owned(),
             demo: Some((demo, key)),
             file: None,
+            watched: None,
         }),
         Err(broken) => {
             complain(&format!("the built-in configuration is broken: {broken}"));
@@ -120,7 +124,7 @@ fn take_over(file: Option<&Path>) -> Result<Taken, String> {
 }
 
 fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String> {
-    let Loaded { config, accounts, origin, demo, file } = loaded;
+    let Loaded { config, accounts, origin, demo, file, watched } = loaded;
     let taken = if upgrade { Some(take_over(file.as_deref())?) } else { None };
     let plan = Plan::new(&config, port, taken).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
@@ -155,7 +159,7 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     });
     say(&text);
     let state = Arc::new(state);
-    let reload = file.clone().map(|file| reload::watch(file, &state));
+    let reload = watched.map(|watched| reload::watch(watched, &state));
     let setting = Setting { version: version(), reload, file };
     server::run(&state, plan, demo, setting).map_err(|e| e.to_string())
 }

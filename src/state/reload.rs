@@ -45,7 +45,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// A file whose content is in force.
+    /// A file that is about to be put in force: what changes from now on is seen at the next look.
     pub fn new(file: PathBuf) -> Self {
         let seen = read(&file).ok();
         Self { file, seen, stamp: 0 }
@@ -160,9 +160,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Watches `file` for the life of `state`, on a thread of its own. What is sent to it asks for a look.
-pub fn watch(file: PathBuf, state: &Arc<State>) -> Sender<()> {
-    let watched = Watched::new(file);
+/// Looks after a file for the life of `state`, on a thread of its own. What is sent to it asks for a look.
+pub fn watch(watched: Watched, state: &Arc<State>) -> Sender<()> {
     let state = Arc::downgrade(state);
     let (sender, events) = channel();
     let sent = sender.clone();
