@@ -3,7 +3,7 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
-use crate::server::{self, Plan, Setting};
+use crate::server::{self, Plan, Process, Setting};
 use crate::state::State;
 use crate::state::accounts::{self, Accounts};
 use crate::state::reload::{self, Watched};
@@ -126,6 +126,7 @@ fn take_over(file: Option<&Path>) -> Result<Taken, String> {
 fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String> {
     let Loaded { config, accounts, origin, demo, file, watched } = loaded;
     let taken = if upgrade { Some(take_over(file.as_deref())?) } else { None };
+    let process = Process::begin().map_err(|e| e.to_string())?;
     let plan = Plan::new(&config, port, taken).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
@@ -161,7 +162,7 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     let state = Arc::new(state);
     let reload = watched.map(|watched| reload::watch(watched, &state));
     let setting = Setting { version: version(), reload, file };
-    server::run(&state, plan, demo, setting).map_err(|e| e.to_string())
+    server::run(process, &state, plan, demo, setting).map_err(|e| e.to_string())
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {

@@ -19,7 +19,7 @@ use crate::proxy::connection::{BeforeTls, Door};
 use crate::state::State;
 use crate::state::renew::Renewer;
 use config::{Config, ProxyProtocol};
-use leave::Services;
+use leave::{Services, Signals};
 use metrics::MetricsPage;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
@@ -41,6 +41,8 @@ use tokio::sync::watch;
 
 /// Read buffer of a client connection: requests are small or are copied out at once, streams only write.
 const READ_BUFFER: usize = 4096;
+/// How long a process that took over leaves the renewal of tokens to the one before.
+const HANDOVER: Duration = Duration::from_secs(5);
 /// Threads of what is not the data path: metrics, renewals, signals.
 const SIDE_THREADS: usize = 2;
 
@@ -89,13 +91,32 @@ pub struct Setting {
     pub file: Option<PathBuf>,
 }
 
+/// A process that hears signals and does not serve yet.
+#[derive(Debug)]
+pub struct Process {
+    side: Runtime,
+    signals: Signals,
+}
+
+impl Process {
+    /// Begins to hear signals. Done before anything is listened on: who can connect may also send signals, and
+    /// those that mean a reload or an upgrade end a process that does not listen to them.
+    pub fn begin() -> Result<Self, StartError> {
+        let side = runtime("side", SIDE_THREADS)?;
+        let signals = side.block_on(async { Signals::new() })?;
+        Ok(Self { side, signals })
+    }
+}
+
 /// Serves until the process is told to leave.
 pub fn run(
+    process: Process,
     state: &Arc<State>,
     mut plan: Plan,
     demo: Option<Demo>,
     setting: Setting,
 ) -> Result<(), StartError> {
+    let Process { side, signals } = process;
     panics::log();
     if let Some(warning) = files::raise_limit() {
         tracing::warn!("{warning}");
@@ -110,23 +131,24 @@ pub fn run(
     let edge = edge_service(state, &plan.listen, &snapshot.config, setting.version)?;
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let data = runtime("cliproxy", threads)?;
-    let side = runtime("side", SIDE_THREADS)?;
     let (services, ends) = Services::new(Arc::clone(state), copies, setting);
-    let signals = side.block_on(async { leave::Signals::new() })?;
     let edge = data.spawn(listen(edge, plan.listen, ends.edge));
     if let Some(listener) = plan.metrics {
         let mut page = Service::new("metrics".to_owned(), MetricsPage(Arc::clone(state)));
         page.add_listener(ListenerConfig::tcp(listener.address.to_string()));
         side.spawn(listen(page, vec![listener], ends.metrics));
     }
-    let mut others = vec![side.spawn(background(Renewer(Arc::clone(state)), ends.rest.clone()))];
-    // It is an upstream, and has its share of the load.
-    others.extend(demo.map(|demo| data.spawn(background(demo, ends.rest))));
+    // A process that hands over may be renewing a token, which is good for one renewal.
+    let settled = if taken.is_some() { HANDOVER } else { Duration::ZERO };
     if let Some(taken) = taken {
         // Connections wait at the listeners until the services have come so far.
         taken.ready();
         tracing::info!("took over the listeners of the process before");
     }
+    let renewer = Renewer(Arc::clone(state));
+    let mut others = vec![side.spawn(background(renewer, ends.rest.clone(), settled))];
+    // It is an upstream, and has its share of the load.
+    others.extend(demo.map(|demo| data.spawn(background(demo, ends.rest, Duration::ZERO))));
     let left = side.block_on(services.run(signals, edge, others));
     // What is left has had its time.
     data.shutdown_background();
@@ -134,8 +156,15 @@ pub fn run(
     left
 }
 
-async fn background(service: impl BackgroundService + Send + Sync, end: watch::Receiver<bool>) {
-    service.start(end).await;
+/// Runs a service until the end, after `wait`.
+async fn background(
+    service: impl BackgroundService + Send + Sync,
+    mut end: watch::Receiver<bool>,
+    wait: Duration,
+) {
+    if tokio::time::timeout(wait, end.wait_for(|end| *end)).await.is_err() {
+        service.start(end).await;
+    }
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
