@@ -3,7 +3,7 @@
 use super::{BROKEN_CONFIG, ServeArgs, complain, say, version};
 use crate::demo::Demo;
 use crate::server::upgrade::{self, Taken};
-use crate::server::{self, Early, Plan, Setting};
+use crate::server::{self, Plan, Process, Setting};
 use crate::state::accounts::{self, Accounts};
 use crate::state::reload::{self, Watched};
 use crate::state::{State, atomic, load, waiting};
@@ -125,8 +125,7 @@ fn take_over(file: Option<&Path>) -> Result<Taken, String> {
 fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String> {
     let Loaded { config, accounts, origin, demo, text: built_in, file } = loaded;
     let taken = if upgrade { Some(take_over(file.as_ref().map(Watched::file))?) } else { None };
-    // Before anybody can connect: a signal that comes early must not end the process by itself.
-    let early = Early::new().map_err(|e| e.to_string())?;
+    let process = Process::begin().map_err(|e| e.to_string())?;
     let plan = Plan::new(&config, port, taken).map_err(|e| e.to_string())?;
     let (open, templates, tls) =
         (config.auth.api_keys.is_empty(), config.has_template_keys(), config.server.tls.enable);
@@ -168,7 +167,7 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
         reload::watch(watched, &state)
     });
     let setting = Setting { version: version(), reload, file: place };
-    server::run(early, &state, plan, demo, setting).map_err(|e| e.to_string())
+    server::run(process, &state, plan, demo, setting).map_err(|e| e.to_string())
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {

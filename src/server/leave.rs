@@ -192,9 +192,8 @@ impl Services {
                 let long = Duration::from_secs(u64::from(shutdown.upgrade_drain_seconds));
                 leave.reach(Phase::Leaving);
                 self.metrics.send_replace(true);
-                // The store is the new process's: it waits for it.
-                let keeper = Arc::clone(&state);
-                let _ = tokio::task::spawn_blocking(move || keeper.release_learnt()).await;
+                // Two processes must not renew the same tokens or hold the same files.
+                self.rest.send_replace(true);
                 tracing::info!(
                     "a new process serves: {} connections go on here, for {long:?} at most",
                     self.state.metrics.connections.get()

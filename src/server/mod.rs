@@ -22,7 +22,7 @@ use crate::state::discovery::Discovery;
 use crate::state::learnt::Writer;
 use crate::state::renew::Renewer;
 use config::{Config, ProxyProtocol};
-use leave::Services;
+use leave::{Services, Signals};
 use metrics::MetricsPage;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
@@ -44,6 +44,8 @@ use tokio::sync::watch;
 
 /// Read buffer of a client connection: requests are small or are copied out at once, streams only write.
 const READ_BUFFER: usize = 4096;
+/// How long a process that took over leaves the renewal of tokens to the one before.
+const HANDOVER: Duration = Duration::from_secs(5);
 /// Threads of what is not the data path: metrics, renewals, signals.
 const SIDE_THREADS: usize = 2;
 
@@ -95,30 +97,32 @@ pub struct Setting {
     pub file: Option<PathBuf>,
 }
 
-/// What has to be there before anybody can connect.
+/// What the process has before it listens to anything.
 #[derive(Debug)]
-pub struct Early {
+pub struct Process {
     side: Runtime,
-    signals: leave::Signals,
+    signals: Signals,
 }
 
-impl Early {
-    /// Listens to signals: from here on none ends the process before [`run`] has seen it.
-    pub fn new() -> Result<Self, StartError> {
+impl Process {
+    /// Begins to hear signals. Done before anything is listened on: who can connect may also send signals, and
+    /// those that mean a reload or an upgrade end a process that does not listen to them.
+    pub fn begin() -> Result<Self, StartError> {
         let side = runtime("side", SIDE_THREADS)?;
-        let signals = side.block_on(async { leave::Signals::new() })?;
+        let signals = side.block_on(async { Signals::new() })?;
         Ok(Self { side, signals })
     }
 }
 
 /// Serves until the process is told to leave.
 pub fn run(
-    Early { side, signals }: Early,
+    process: Process,
     state: &Arc<State>,
     mut plan: Plan,
     demo: Option<Demo>,
     setting: Setting,
 ) -> Result<(), StartError> {
+    let Process { side, signals } = process;
     panics::log();
     if let Some(warning) = files::raise_limit() {
         tracing::warn!("{warning}");
@@ -142,20 +146,22 @@ pub fn run(
         page.add_listener(ListenerConfig::tcp(listener.address.to_string()));
         side.spawn(listen(page, vec![listener], ends.metrics));
     }
-    let mut others = vec![
-        side.spawn(background(Discovery(Arc::clone(state)), ends.rest.clone())),
-        side.spawn(background(Renewer(Arc::clone(state)), ends.rest.clone())),
-        side.spawn(background(Writer(Arc::clone(state)), ends.rest.clone())),
-    ];
-    let sidecar = Sidecar::new(Arc::clone(state), version);
-    others.push(management.spawn(background(sidecar, ends.rest.clone())));
-    // It is an upstream, and has its share of the load.
-    others.extend(demo.map(|demo| data.spawn(background(demo, ends.rest))));
+    // A process that hands over may be renewing a token, which is good for one renewal.
+    let settled = if taken.is_some() { HANDOVER } else { Duration::ZERO };
     if let Some(taken) = taken {
         // Connections wait at the listeners until the services have come so far.
         taken.ready();
         tracing::info!("took over the listeners of the process before");
     }
+    let (now, end) = (Duration::ZERO, || ends.rest.clone());
+    let mut others = vec![
+        side.spawn(background(Renewer(Arc::clone(state)), end(), settled)),
+        side.spawn(background(Discovery(Arc::clone(state)), end(), now)),
+        side.spawn(background(Writer(Arc::clone(state)), end(), now)),
+        management.spawn(background(Sidecar::new(Arc::clone(state), version), end(), now)),
+    ];
+    // It is an upstream, and has its share of the load.
+    others.extend(demo.map(|demo| data.spawn(background(demo, end(), now))));
     let left = side.block_on(services.run(signals, edge, others));
     // What is left has had its time.
     data.shutdown_background();
@@ -164,8 +170,15 @@ pub fn run(
     left
 }
 
-async fn background(service: impl BackgroundService + Send + Sync, end: watch::Receiver<bool>) {
-    service.start(end).await;
+/// Runs a service until the end, after `wait`.
+async fn background(
+    service: impl BackgroundService + Send + Sync,
+    mut end: watch::Receiver<bool>,
+    wait: Duration,
+) {
+    if tokio::time::timeout(wait, end.wait_for(|end| *end)).await.is_err() {
+        service.start(end).await;
+    }
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use testkit::client::Client;
 use testkit::proxy::{KEY, Proxy};
+use testkit::scratch::free_port;
 use testkit::upstream::{Step, Upstream, chunk, chunk_end, stream_head};
 
 /// Close code 1001 as a frame of the server begins: FIN and close, its length, the code.
@@ -163,8 +164,18 @@ fn p47_sighup_looks_at_the_file_and_sigquit_without_a_new_process_changes_nothin
 #[test]
 fn p47_an_upgrade_ends_nothing_that_runs_and_the_new_process_serves() {
     let upstream = slow(Duration::from_secs(4));
-    let mut old = with_shutdown(1, 60, &upstream);
+    let port = free_port();
+    let keys = chat_keys(&upstream.url(), &["k"]);
+    let mut old = proxy(&format!("metrics: {{listen: {port}}}\n{keys}"));
+    let in_flight = || {
+        let mut client = Client::connect(([127, 0, 0, 1], port).into());
+        client.get("/metrics", &[("connection", "close")]);
+        let text = client.answer().text();
+        let line = text.lines().find(|line| line.starts_with("cliproxy_in_flight_requests "));
+        line.unwrap_or_default().to_owned()
+    };
     let streaming = open_stream(&old);
+    assert_eq!(in_flight(), "cliproxy_in_flight_requests 1");
     let socket = open_socket(&old);
     let mut kept = old.connect();
     kept.get("/health", &[]);
@@ -175,6 +186,11 @@ fn p47_an_upgrade_ends_nothing_that_runs_and_the_new_process_serves() {
     let answer = kept.answer();
     assert_eq!((answer.head.status, answer.head.header("connection")), (200, Some("close")));
     assert_eq!(new.get("/health").head.status, 200);
+    // The old process hears that the new one serves, and lets go of the metrics: its stream is not in them.
+    let told = Instant::now();
+    while in_flight() != "cliproxy_in_flight_requests 0" {
+        assert!(told.elapsed() < Duration::from_secs(20), "the metrics are not those of the new process");
+    }
     assert!(went_away(&socket.rest()), "a socket comes again to the new process");
     let text = String::from_utf8_lossy(&streaming.rest()).into_owned();
     assert!(text.contains("[DONE]"), "{text}");

@@ -76,8 +76,9 @@ struct Seenby {
     micros: Vec<u64>,
 }
 
-/// One client: a request every `every`, on one connection for as long as the proxy keeps it.
-fn client(address: SocketAddr, first: Instant, every: Duration, end: Instant) -> Seenby {
+/// One client: a request every `every`, on one connection for as long as the proxy keeps it; or, `fresh`, each
+/// on a connection of its own.
+fn client(address: SocketAddr, fresh: bool, first: Instant, every: Duration, end: Instant) -> Seenby {
     let mut seen = Seenby::default();
     let mut connection: Option<Client> = None;
     let mut due = first;
@@ -98,6 +99,9 @@ fn client(address: SocketAddr, first: Instant, every: Duration, end: Instant) ->
                 connection = None;
                 *seen.failed.entry(reason).or_default() += 1;
             }
+        }
+        if fresh {
+            connection = None;
         }
         due += every;
     }
@@ -164,7 +168,7 @@ fn run(binary: &str, per_second: u32, length: Duration) -> String {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|n| {
             let first = begin + every * n / CLIENTS;
-            std::thread::spawn(move || client(address, first, every, begin + length))
+            std::thread::spawn(move || client(address, n.is_multiple_of(4), first, every, begin + length))
         })
         .collect();
     std::thread::sleep(length / 2);
