@@ -11,10 +11,10 @@ use crate::tree::joined;
 use crate::{
     AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, Codex, CompatKey, Config, ErrorRule,
     EventStreams, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging, Management,
-    Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility, Params, Payload,
-    Providers, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Span,
-    Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus,
-    Weight, Xai,
+    Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility, OwnTimeouts,
+    Params, Payload, Providers, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret, Selection,
+    Server, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown,
+    UnknownModelStatus, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -181,12 +181,13 @@ structs! {
     KeyEntry {
         api_key, token_file, priority, weight, prefix, base_url, proxy_url, headers, models, excluded_models,
         disable_cooling, request_retry, request_scoped_errors, websockets, alpha_search,
-        rebuild_mid_system_message,
+        rebuild_mid_system_message, timeouts,
     }
+    OwnTimeouts { connect_seconds, first_byte_seconds, idle_seconds }
     OpenaiCompatibility {
         name, disabled, base_url, models_endpoint, api_key_entries, api_keys, priority, prefix, proxy_url,
         headers, models, excluded_models, disable_cooling, request_retry, request_scoped_errors,
-        support_prompt_cache_key,
+        support_prompt_cache_key, timeouts,
     }
     CompatKey { api_key, weight, proxy_url }
     ModelEntry {

@@ -74,8 +74,8 @@ pub use block::Block;
 pub use diff::{Change, ChangeSet, diff};
 pub use endpoint::BaseUrl;
 pub use entry::{
-    CompatKey, ErrorAction, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, ThinkingBounds,
-    ThinkingWord, Weight,
+    CompatKey, ErrorAction, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, OwnTimeouts,
+    ThinkingBounds, ThinkingWord, Weight,
 };
 pub use header::{HeaderValue, Headers};
 pub use load::{MAX_BYTES, load};

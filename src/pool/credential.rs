@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use config::OwnTimeouts;
 use secrecy::{ExposeSecret, SecretString};
 use wire::Protocol;
 use wire::target::Profile;
@@ -195,6 +196,8 @@ pub struct CredentialSpec {
     pub in_flight_limit: Option<u32>,
     /// Where it lists its models, below its base URL; `None`: what it serves is known without asking.
     pub lists: Option<Arc<str>>,
+    /// Its own waiting times.
+    pub timeouts: OwnTimeouts,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
     /// Its secret is only what tokens are made of: it is never sent.
@@ -228,6 +231,7 @@ impl CredentialSpec {
             request_scoped_errors: Arc::from([]),
             in_flight_limit: None,
             lists: None,
+            timeouts: OwnTimeouts::default(),
             refreshable: false,
             mints: false,
             end_s: None,

@@ -22,6 +22,7 @@ use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
 use crate::upstream::request;
 use bytes::Bytes;
+use config::OwnTimeouts;
 use http::HeaderMap;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
@@ -287,7 +288,7 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick);
         };
-        let mut pace = pace(self.snapshot);
+        let mut pace = pace(self.snapshot, pick.credential().timeouts);
         if passed.is_some() {
             // Nothing may stand between the bytes of a file.
             pace.keep_alive = Duration::ZERO;
@@ -330,7 +331,7 @@ impl Exchange<'_, '_> {
             body: &made.body,
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
-        let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
+        let first_byte = pace(self.snapshot, credential.timeouts).first;
         let profile = made.plan.profile;
         let opened =
             forward(self.state, self.client, &lane, &header, &made.body, first_byte, profile).await?;
@@ -511,11 +512,11 @@ fn looks_like_json(body: &Bytes) -> bool {
 }
 
 /// How long an answer may be silent.
-pub(super) fn pace(snapshot: &Snapshot) -> Pace {
+pub(super) fn pace(snapshot: &Snapshot, own: OwnTimeouts) -> Pace {
     let (timeouts, streaming) = (&snapshot.config.server.timeouts, &snapshot.config.streaming);
     Pace {
-        first: seconds(timeouts.first_byte_seconds),
-        idle: seconds(timeouts.idle_seconds),
+        first: seconds(own.first_byte_seconds.unwrap_or(timeouts.first_byte_seconds)),
+        idle: seconds(own.idle_seconds.unwrap_or(timeouts.idle_seconds)),
         keep_alive: Duration::from_secs(u64::from(streaming.events.keepalive_seconds)),
         hold: Duration::from_millis(u64::from(streaming.events.bootstrap_hold_ms)),
     }
