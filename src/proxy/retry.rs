@@ -280,6 +280,7 @@ impl Exchange<'_, '_> {
             request_id: &request_id,
             passed: passed.as_ref(),
         };
+        let timeouts = pick.credential().timeouts;
         let (state, record) = (self.state, &mut *self.record);
         let mut on_commit = || {
             // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
@@ -288,7 +289,7 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick);
         };
-        let mut pace = pace(self.snapshot, pick.credential().timeouts);
+        let mut pace = pace(self.snapshot, timeouts);
         if passed.is_some() {
             // Nothing may stand between the bytes of a file.
             pace.keep_alive = Duration::ZERO;
