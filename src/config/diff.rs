@@ -12,9 +12,9 @@ use crate::{
     AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey, Config, ErrorRule,
     EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging,
     Management, Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility,
-    Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret,
-    Selection, Server, Shutdown, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls,
-    TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
+    OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, RawParams, Routing,
+    Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules,
+    Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -207,13 +207,13 @@ structs! {
     KeyEntry {
         api_key, token_file, priority, weight, prefix, base_url, proxy_url, headers, models, excluded_models,
         disable_cooling, request_retry, max_concurrency, rpm, tpm, request_scoped_errors, websockets,
-        alpha_search,
-        rebuild_mid_system_message,
+        alpha_search, rebuild_mid_system_message, timeouts,
     }
+    OwnTimeouts { connect_seconds, first_byte_seconds, idle_seconds }
     OpenaiCompatibility {
         name, disabled, base_url, models_endpoint, api_key_entries, api_keys, priority, prefix, proxy_url,
         headers, models, excluded_models, disable_cooling, request_retry, request_scoped_errors,
-        support_prompt_cache_key,
+        support_prompt_cache_key, timeouts,
     }
     CompatKey { api_key, weight, proxy_url, max_concurrency, rpm, tpm }
     ModelEntry {

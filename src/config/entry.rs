@@ -54,6 +54,8 @@ pub struct KeyEntry {
     pub tpm: u64,
     /// What its errors mean.
     pub request_scoped_errors: Vec<ErrorRule>,
+    /// Its own waiting times.
+    pub timeouts: OwnTimeouts,
     /// Codex and xAI: WebSocket clients are served over an upstream WebSocket.
     pub websockets: bool,
     /// Codex: it serves `/v1/alpha/search`.
@@ -99,8 +101,22 @@ pub struct OpenaiCompatibility {
     pub request_retry: Option<u32>,
     /// What its errors mean.
     pub request_scoped_errors: Vec<ErrorRule>,
+    /// Its own waiting times.
+    pub timeouts: OwnTimeouts,
     /// It understands `prompt_cache_key`.
     pub support_prompt_cache_key: bool,
+}
+
+/// Waiting times of one provider, in seconds; 0: for ever, `None`: those of `timeouts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct OwnTimeouts {
+    /// For the connection, TLS included.
+    pub connect_seconds: Option<u32>,
+    /// For the first byte of an answer.
+    pub first_byte_seconds: Option<u32>,
+    /// Between two bytes of an answer.
+    pub idle_seconds: Option<u32>,
 }
 
 /// A key of an OpenAI-compatible provider.

@@ -78,8 +78,8 @@ pub use client_key::{ClientKey, Expiry};
 pub use diff::{Change, ChangeSet, diff};
 pub use endpoint::BaseUrl;
 pub use entry::{
-    CompatKey, ErrorAction, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, ThinkingBounds,
-    ThinkingWord, Weight,
+    CompatKey, ErrorAction, ErrorRule, KeyEntry, ModelEntry, OpenaiCompatibility, OwnTimeouts,
+    ThinkingBounds, ThinkingWord, Weight,
 };
 pub use header::{HeaderValue, Headers};
 pub use load::{MAX_BYTES, load};

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use config::OwnTimeouts;
 use secrecy::{ExposeSecret, SecretString};
 use smallvec::SmallVec;
 use wire::Protocol;
@@ -217,6 +218,8 @@ pub struct CredentialSpec {
     pub tpm: Option<u64>,
     /// Where it lists its models, below its base URL; `None`: what it serves is known without asking.
     pub lists: Option<Arc<str>>,
+    /// Its own waiting times.
+    pub timeouts: OwnTimeouts,
     /// Its token can be renewed, so a 401 is worth one renewal.
     pub refreshable: bool,
     /// Its secret is only what tokens are made of: it is never sent.
@@ -252,6 +255,7 @@ impl CredentialSpec {
             rpm: None,
             tpm: None,
             lists: None,
+            timeouts: OwnTimeouts::default(),
             refreshable: false,
             mints: false,
             end_s: None,

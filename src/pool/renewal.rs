@@ -24,6 +24,9 @@ use serde::Deserialize;
 pub use file::updated;
 pub(crate) use kiro::is_region;
 
+/// Signs a message with a private key (PEM).
+pub type Sign = dyn Fn(&str, &[u8]) -> Result<Vec<u8>, String>;
+
 /// What the steps of a renewal need from outside.
 pub struct With<'w> {
     /// Where all of the provider's hosts are, instead of their own addresses.
@@ -33,7 +36,7 @@ pub struct With<'w> {
     /// Seconds since 1970.
     pub now_s: u64,
     /// Signs with a private key (PEM), RSA PKCS #1 v1.5 over SHA-256.
-    pub sign: &'w dyn Fn(&str, &[u8]) -> Result<Vec<u8>, String>,
+    pub sign: &'w Sign,
 }
 
 impl fmt::Debug for With<'_> {

@@ -17,6 +17,7 @@ use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
 use crate::upstream::request;
 use bytes::Bytes;
+use config::OwnTimeouts;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Token, Verdict};
@@ -83,6 +84,7 @@ impl Exchange<'_, '_> {
             request_id: &request_id,
             passed: passed.as_ref(),
         };
+        let timeouts = pick.credential().timeouts;
         let (state, record) = (self.state, &mut *self.record);
         let mut on_commit = || {
             // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
@@ -91,7 +93,7 @@ impl Exchange<'_, '_> {
             record.first_byte();
             state.pool.confirm(&mut pick, state.now());
         };
-        let mut pace = pace(&self.snapshot);
+        let mut pace = pace(&self.snapshot, timeouts);
         if passed.is_some() {
             // Nothing may stand between the bytes of a file.
             pace.keep_alive = Duration::ZERO;
@@ -134,7 +136,7 @@ impl Exchange<'_, '_> {
             body: &made.body,
         };
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
-        let first_byte = seconds(self.snapshot.config.server.timeouts.first_byte_seconds);
+        let first_byte = pace(&self.snapshot, credential.timeouts).first;
         let manner = Manner::of(made.plan.profile, &self.snapshot.config);
         let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await?;
         Ok((opened, lane))
@@ -332,11 +334,11 @@ fn looks_like_json(body: &Bytes) -> bool {
 }
 
 /// How long an answer may be silent.
-pub(super) fn pace(snapshot: &Snapshot) -> Pace {
+pub(super) fn pace(snapshot: &Snapshot, own: OwnTimeouts) -> Pace {
     let (timeouts, streaming) = (&snapshot.config.server.timeouts, &snapshot.config.streaming);
     Pace {
-        first: seconds(timeouts.first_byte_seconds),
-        idle: seconds(timeouts.idle_seconds),
+        first: seconds(own.first_byte_seconds.unwrap_or(timeouts.first_byte_seconds)),
+        idle: seconds(own.idle_seconds.unwrap_or(timeouts.idle_seconds)),
         keep_alive: Duration::from_secs(u64::from(streaming.events.keepalive_seconds)),
         hold: Duration::from_millis(u64::from(streaming.events.bootstrap_hold_ms)),
     }

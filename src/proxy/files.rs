@@ -20,6 +20,7 @@ use crate::state::query::query_value;
 use crate::state::{Snapshot, State, seconds};
 use crate::upstream::peer::Lane;
 use bytes::Bytes;
+use config::OwnTimeouts;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{Error, ErrorType, Result};
@@ -194,7 +195,7 @@ impl Desk<'_> {
         });
         let id = record.facts.request_id.clone();
         let shape = Shape { stream: true, array: false, request_id: &id, passed: head.as_ref() };
-        let pace = Pace { keep_alive: Duration::ZERO, ..pace(self.snapshot) };
+        let pace = Pace { keep_alive: Duration::ZERO, ..pace(self.snapshot, OwnTimeouts::default()) };
         let mut on_commit = || record.first_byte();
         let mut client = Client::Http(session);
         let mut pump = Pump::new(&mut client, &mut reply, pace, shape, &mut on_commit);

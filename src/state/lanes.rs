@@ -54,11 +54,12 @@ impl Lanes {
             ("", None) => default_base(spec.kind),
             (own, _) => own,
         };
-        let key = key(spec, base, global, config.server.timeouts.connect_seconds);
+        let connect = spec.timeouts.connect_seconds.unwrap_or(config.server.timeouts.connect_seconds);
+        let key = key(spec, base, global, connect);
         if let Some(lane) = self.known.read().get(&key) {
             return Ok(lane.clone());
         }
-        let lane = self.make(spec, base, config)?;
+        let lane = self.make(spec, base, connect, config)?;
         let mut known = self.known.write();
         if known.len() >= KEPT {
             known.clear();
@@ -84,10 +85,9 @@ impl Lanes {
             .map_err(|e| NoLane::BaseUrl(e.to_string()))
     }
 
-    fn make(&self, spec: &CredentialSpec, base: &str, config: &Config) -> Result<Lane, NoLane> {
+    fn make(&self, spec: &CredentialSpec, base: &str, connect: u32, config: &Config) -> Result<Lane, NoLane> {
         let base = Url::parse(base).map_err(|e| NoLane::BaseUrl(format!("base URL: {e}")))?;
-        let timeouts =
-            ConnectTimeouts { connect: super::seconds(config.server.timeouts.connect_seconds), write: WRITE };
+        let timeouts = ConnectTimeouts { connect: super::seconds(connect), write: WRITE };
         let proxy = proxy(spec, &config.providers.proxy_url)?;
         Lane::new(&base, proxy, timeouts, &self.resolver).map_err(|e| NoLane::BaseUrl(e.to_string()))
     }

@@ -107,7 +107,7 @@ impl Dialer {
             .resolver
             .resolve(host, port)
             .await
-            .or_err_with(ErrorType::ConnectError, || format!("resolving {host}"))?;
+            .map_err(|error| Error::explain(ErrorType::ConnectError, error.to_string()))?;
         let mut attempts = tokio::task::JoinSet::new();
         let mut waiting = addresses.into_iter();
         let mut last = None;
@@ -184,7 +184,7 @@ impl Dialer {
             .resolver
             .resolve(&proxy.host, proxy.port)
             .await
-            .or_err_with(ErrorType::ConnectError, || format!("resolving proxy {}", proxy.host))?;
+            .map_err(|error| Error::explain(ErrorType::ConnectError, format!("proxy: {error}")))?;
         let Some(address) = addresses.first() else {
             return Error::e_explain(PROXY_FAILURE, "the proxy has no address");
         };

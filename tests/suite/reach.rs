@@ -1,8 +1,8 @@
 //! Ways to upstreams: names that do not resolve, proxies that cannot be used, models that nobody listed.
 
 use crate::shared::{CHAT, good, proxy, text_of, whole};
-use std::time::Duration;
-use testkit::upstream::{Upstream, json};
+use std::time::{Duration, Instant};
+use testkit::upstream::{Step, Upstream, json};
 
 /// A block `name` at `url` with a key that has the setting `proxy-url`.
 fn block(name: &str, url: &str, proxy_url: &str) -> String {
@@ -96,4 +96,17 @@ fn row_38_blocks_without_models_serve_what_their_upstream_lists() {
         proxy.log()
     );
     assert!(!proxy.log().contains("from-a-file"));
+}
+
+#[test]
+fn waiting_times_of_a_provider_are_its_own() {
+    let silent = Upstream::start(|_| vec![Step::Stall]);
+    let proxy = proxy(&format!(
+        "request-retry: 0\nopenai-compatibility:\n  - name: a\n    base-url: {}/v1\n    timeouts: {{first-byte-seconds: 1}}\n    api-key-entries: [{{api-key: k}}]\n    models: [{{name: m, alias: m}}]\n",
+        silent.url()
+    ));
+    let begun = Instant::now();
+    let answer = proxy.post(CHAT.path, &CHAT.body("m", false));
+    assert_eq!(answer.head.status, 504, "{}", answer.text());
+    assert!(begun.elapsed() < Duration::from_secs(60), "the general limit is 300 seconds");
 }

@@ -2,7 +2,7 @@
 
 use crate::shared::{CHAT, chat_keys, text_of, whole};
 use base64::Engine;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
@@ -22,6 +22,9 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("authority {}", NEXT.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let own = params.self_signed(&key).expect("a certificate");
@@ -190,4 +193,78 @@ fn http2_is_spoken_where_the_upstream_does_and_one_connection_serves_all() {
         assert_eq!(text_of(&CHAT, &answer.text()), "Hello");
     }
     assert_eq!((requests.load(Ordering::SeqCst), connections.load(Ordering::SeqCst)), (5, 1));
+}
+
+/// A proxy that lets `u` with the password `p` through, by CONNECT or SOCKS version 5; how often it did.
+fn tunnels() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let passed = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&passed);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let counter = Arc::clone(&counter);
+            std::thread::spawn(move || tunnel(stream, &counter));
+        }
+    });
+    (port, passed)
+}
+
+fn tunnel(mut client: TcpStream, passed: &AtomicUsize) -> std::io::Result<()> {
+    let mut first = [0];
+    client.peek(&mut first)?;
+    let port = if first == [5] { socks5(&mut client)? } else { connect(&mut client)? };
+    let mut origin = TcpStream::connect(("127.0.0.1", port))?;
+    passed.fetch_add(1, Ordering::SeqCst);
+    let (mut back, mut answers) = (client.try_clone()?, origin.try_clone()?);
+    std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+    std::io::copy(&mut client, &mut origin).map(drop)
+}
+
+fn connect(client: &mut TcpStream) -> std::io::Result<u16> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    assert!(head.contains("Proxy-Authorization: Basic dTpw"), "{head}");
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    let target = head.split(' ').nth(1).and_then(|target| target.rsplit(':').next()).expect("a target");
+    Ok(target.parse().expect("a port"))
+}
+
+fn socks5(client: &mut TcpStream) -> std::io::Result<u16> {
+    let mut greeting = [0; 4];
+    client.read_exact(&mut greeting)?;
+    assert_eq!(greeting, [5, 2, 0, 2], "it can log in");
+    client.write_all(&[5, 2])?;
+    let mut login = [0; 5];
+    client.read_exact(&mut login)?;
+    assert_eq!(&login, b"\x01\x01u\x01p");
+    client.write_all(&[1, 0])?;
+    let mut head = [0; 5];
+    client.read_exact(&mut head)?;
+    assert_eq!(head[..4], [5, 1, 0, 3], "names are resolved by the proxy");
+    let mut rest = vec![0; usize::from(head[4]) + 2];
+    client.read_exact(&mut rest)?;
+    assert!(rest.starts_with(b"localhost"));
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+    Ok(u16::from_be_bytes([rest[rest.len() - 2], rest[rest.len() - 1]]))
+}
+
+#[test]
+fn rows_44_and_45_tls_goes_through_proxies_of_all_kinds_and_no_password_is_told() {
+    let authority = Authority::new();
+    let (url, requests, _) = serve(authority.issue("localhost", 2090), http1);
+    let (port, passed) = tunnels();
+    for (n, scheme) in ["http", "socks5", "socks5h"].into_iter().enumerate() {
+        let config = format!("proxy-url: \"{scheme}://u:p@127.0.0.1:{port}\"\n{}", chat_keys(&url, &["k"]));
+        let (proxy, _folder) = trusting(&authority, &config);
+        let answer = proxy.post(CHAT.path, &CHAT.body("m", false));
+        assert_eq!(answer.head.status, 200, "{scheme}: {}\n{}", answer.text(), proxy.log());
+        assert_eq!((passed.load(Ordering::SeqCst), requests.load(Ordering::SeqCst)), (n + 1, n + 1));
+        assert!(!proxy.log().contains("u:p"), "{}", proxy.log());
+    }
 }

@@ -63,6 +63,7 @@ impl<'c> Maker<'c> {
             request_retry: entry.request_retry,
             request_scoped_errors: self.rules(&entry.request_scoped_errors, &place),
             secret: secret(&entry.api_key),
+            timeouts: entry.timeouts,
             ..CredentialSpec::new(
                 identity(provider, &entry.api_key, base_url, &proxy, &entry.prefix, &headers),
                 provider,
@@ -98,6 +99,7 @@ impl<'c> Maker<'c> {
                 request_retry: block.request_retry,
                 request_scoped_errors: Arc::clone(&rules),
                 secret: secret(&key.api_key),
+                timeouts: block.timeouts,
                 disabled: block.disabled,
                 ..CredentialSpec::new(
                     identity(&name, &key.api_key, base_url, &proxy, &block.prefix, &headers),
