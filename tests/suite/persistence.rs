@@ -68,6 +68,27 @@ fn p48_who_rested_rests_after_the_process_was_killed() {
 }
 
 #[test]
+fn p48_a_conversation_stays_with_its_credential_after_the_process_was_killed() {
+    let upstream = Upstream::start(|seen| whole(&seen.path));
+    let keys = chat_keys(&upstream.url(), &["one", "two", "three", "four"]);
+    let mut proxy = proxy(&format!("debug: true\nrouting: {{session-affinity: true}}\n{keys}"));
+    let asks = |proxy: &Proxy| {
+        let mut client = proxy.connect();
+        let headers = [("authorization", &*format!("Bearer {KEY}")), ("x-session-id", "conversation-1")];
+        client.post(CHAT.path, &headers, &CHAT.body("m", false));
+        assert_eq!(client.answer().head.status, 200, "{}", proxy.log());
+        let seen = upstream.seen().pop().expect("a request");
+        seen.header("authorization").expect("its key").to_owned()
+    };
+    let first = asks(&proxy);
+    until(&proxy, "learnt: kept 0 credentials, 1 sessions");
+    proxy.kill_and_restart();
+    for _ in 0..6 {
+        assert_eq!(asks(&proxy), first, "{}", proxy.log());
+    }
+}
+
+#[test]
 fn p48_a_process_that_is_told_to_leave_writes_what_it_learnt_last() {
     let upstream = upstream();
     let mut proxy = proxy(&chat_keys(&upstream.url(), &["one", "two", "three"]));
