@@ -111,7 +111,8 @@ pub(crate) fn same_login(before: &CredentialSpec, spec: &CredentialSpec, state: 
     // What a renewal wrote to the file comes back with the next reload.
     let caught_up =
         !spec.mints && token.is_some_and(|token| token.secret.expose_secret() == spec.secret.expose_secret());
-    if !same {
+    // One that has caught up stays: requests under way know the old secret only.
+    if !same && !caught_up {
         state.set_token(None);
     }
     same || caught_up
@@ -155,7 +156,7 @@ mod tests {
         pool.update(Settings::default(), vec![spec("old", false)]);
         assert_eq!(sent(&pool), "new", "the file was read before it was written");
         pool.update(Settings::default(), vec![spec("new", false)]);
-        assert_eq!(sent(&pool), "Some(Own)", "the file has caught up");
+        assert_eq!(sent(&pool), "new", "the file has caught up; requests under way need the token");
         pool.renew(&id, token("newer"));
         pool.update(Settings::default(), vec![spec("another login", false)]);
         assert_eq!(sent(&pool), "Some(Own)");

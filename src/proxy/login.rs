@@ -17,7 +17,7 @@ pub(super) async fn token(state: &State, pick: &Pick) -> Result<Option<Arc<Token
         return Ok(token_of(sent));
     }
     let now_s = state.now().wall_s;
-    let (stale, is_over) = match &sent {
+    let (refused, is_over) = match &sent {
         Sent::Own => (Some(&credential.secret), credential.end_s.is_some_and(|end_s| end_s <= now_s)),
         Sent::Token(token) => (Some(&token.secret), token.is_over(now_s)),
         Sent::Missing => (None, true),
@@ -25,7 +25,7 @@ pub(super) async fn token(state: &State, pick: &Pick) -> Result<Option<Arc<Token
     if !pick.refresh_first() && !is_over {
         return Ok(token_of(sent));
     }
-    match Box::pin(state.renew(credential.id.as_str(), stale)).await {
+    match Box::pin(state.renew(credential.id.as_str(), refused)).await {
         Ok(()) => Ok(token_of(pick.sent())),
         // The clock may be wrong: the upstream has the last word on a token that it did not refuse.
         Err(NotRenewed::Later(_)) if !pick.refresh_first() && !credential.mints => Ok(token_of(sent)),

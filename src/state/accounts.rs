@@ -90,15 +90,11 @@ impl Known {
         if name.contains(char::REPLACEMENT_CHARACTER) {
             return Err("its name is not UTF-8".to_owned());
         }
-        match self.names.get(&normal(name)) {
-            Some(other) => {
-                Err(format!("its name is that of {other} on systems that do not tell cases apart"))
-            }
-            None => {
-                self.names.insert(normal(name), name.to_owned());
-                Ok(())
-            }
+        if let Some(other) = self.names.get(&normal(name)) {
+            return Err(format!("its name is that of {other} on systems that do not tell cases apart"));
         }
+        self.names.insert(normal(name), name.to_owned());
+        Ok(())
     }
 
     /// Refuses a login that another file has: the first of the two that renews ends the other one.
@@ -108,13 +104,11 @@ impl Known {
         }
         let refresh = account.refresh_token.expose_secret().to_owned();
         let login = [account.channel.clone(), refresh, account.scope.clone()];
-        match self.logins.get(&login) {
-            Some(other) => Err(format!("it holds the same login as {other}")),
-            None => {
-                self.logins.insert(login, account.file.clone());
-                Ok(account)
-            }
+        if let Some(other) = self.logins.get(&login) {
+            return Err(format!("it holds the same login as {other}"));
         }
+        self.logins.insert(login, account.file.clone());
+        Ok(account)
     }
 }
 

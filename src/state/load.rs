@@ -32,9 +32,9 @@ pub struct Read {
 pub fn load(bytes: &[u8], name: &str) -> Result<Read, Vec<String>> {
     let loaded = config::load(bytes);
     let loaded = loaded.map_err(|broken| {
-        broken.notices.iter().map(|notice| notice.in_file(&name).to_string()).collect::<Vec<_>>()
+        broken.notices.iter().map(|notice| notice.in_file(name).to_string()).collect::<Vec<_>>()
     })?;
-    let mut warnings: Vec<String> = loaded.warnings.iter().map(|w| w.in_file(&name).to_string()).collect();
+    let mut warnings: Vec<String> = loaded.warnings.iter().map(|w| w.in_file(name).to_string()).collect();
     let mut config = loaded.config;
     // Taken first: what changes while the files are read is seen at the next look.
     let stamp = stamp(&config);

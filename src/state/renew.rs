@@ -343,7 +343,7 @@ impl BackgroundService for Renewer {
 async fn work(
     state: &State,
     file: String,
-    stale: Option<SecretString>,
+    refused: Option<SecretString>,
     ahead: Option<&Semaphore>,
     done: Option<oneshot::Sender<Result<(), NotRenewed>>>,
 ) -> Option<String> {
@@ -355,7 +355,7 @@ async fn work(
         },
         None => None,
     };
-    let renewed = Box::pin(state.renew_alone(&file, stale.as_ref())).await;
+    let renewed = Box::pin(state.renew_alone(&file, refused.as_ref())).await;
     drop(permit);
     if let Some(done) = done {
         // Whoever asked may have left.
