@@ -5,9 +5,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use wire::frames::Framing;
 use wire::replay::Replay;
-use wire::target::{Card, Operation, Profile};
+use wire::target::{Card, Profile};
 use wire::translate::Reply;
 use wire::{Protocol, head};
 
@@ -19,19 +18,7 @@ fn conversation() -> Vec<u8> {
 }
 
 fn replay(client: Protocol, profile: Profile, card: &Card) -> Replay<'_> {
-    Replay {
-        client,
-        operation: Operation::Generate,
-        profile,
-        model: "upstream",
-        card,
-        stream: true,
-        framing: Framing::Sse,
-        project: "",
-        image_base: "",
-        created: 1,
-        seed: "0123456789abcdef0123456789abcdef",
-    }
+    Replay { stream: true, ..Replay::new(client, profile, "upstream", card) }
 }
 
 fn requests(criterion: &mut Criterion) {

@@ -5,6 +5,7 @@
 //! command does; the message says what to do.
 
 mod check;
+mod doctor;
 mod models;
 mod serve;
 mod translate;
@@ -33,6 +34,8 @@ enum Command {
     Serve(ServeArgs),
     /// Read the configuration and say what is wrong with it; exit code 78 when it is broken
     Check(ConfigArgs),
+    /// Say what keeps this machine from serving, and the mend of each cause
+    Doctor(doctor::Doctor),
     /// List the models that the configuration serves
     Models(ModelsArgs),
     /// Show what the proxy makes of a request or an answer, from standard input
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
         Some(Command::Version) => {

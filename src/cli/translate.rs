@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use wire::Protocol;
 use wire::error::{Failure, WireError};
-use wire::frames::Framing;
 use wire::json::{self, Json};
 use wire::replay::{self, Replay, client_format};
 use wire::target::{Card, Operation, Profile};
@@ -123,17 +122,11 @@ fn translate(args: &Translate, input: &[u8]) -> Result<Vec<u8>, Refused> {
         Asked::ImageEdits => Operation::ImageEdit,
     };
     let replay = Replay {
-        client: protocol,
         operation,
-        profile,
-        model: &args.model,
-        card: &card,
         stream: args.stream || args.kind == Kind::Stream,
-        framing: Framing::Sse,
         project: &args.project,
-        created: 1_700_000_000,
-        seed: "0123456789abcdef0123456789abcdef",
         image_base: &config::Models::default().gpt_image_2_base_model,
+        ..Replay::new(protocol, profile, &args.model, &card)
     };
     let refused = |error| Refused::Request(error, protocol);
     match args.kind {

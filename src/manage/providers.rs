@@ -7,10 +7,11 @@
 use super::answer::{Json, Refusal};
 use super::lists::Parameters;
 use super::{App, Manage, beside};
+use crate::observe::providers::report::{Standing, document};
 use axum::extract::{Query, State};
 use parking_lot::Mutex;
 use pool::{CredentialSpec, Status};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +33,6 @@ const CLIENTS: [&str; 7] = [
     "codex-cli",
     "gemini-cli",
 ];
-
-/// Members of the answer that no provider's name replaces.
-const RESERVED: [&str; 5] = ["object", "updated_at", "window_seconds", "providers", "data"];
 
 /// What is known of the credentials of a provider.
 #[derive(Debug, Default)]
@@ -74,45 +72,20 @@ fn counted(app: &Manage) -> Arc<Groups> {
 }
 
 fn shown(app: &Manage, seconds: u64) -> Json {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let mut providers = Map::new();
-    let mut data = Vec::new();
-    for (name, group) in counted(app).iter() {
-        let mut shown = app.state.metrics.providers.shown(name, Duration::from_secs(seconds));
-        data.push(json!({
-            "provider": name,
-            "error_rate": shown.get("error_rate"),
-            "requests": shown.get("requests"),
-            "last_seen": shown.get("last_seen"),
-        }));
-        for (key, value) in [
-            ("provider", json!(name)),
-            ("provider_key", json!(key(app, name))),
-            ("auth_total", json!(group.total)),
-            ("auth_ready", json!(group.ready)),
-            ("auth_cooling", json!(group.cooling)),
-            ("models", json!(group.models.len())),
-        ] {
-            shown.insert(key.to_owned(), value);
-        }
-        providers.insert(name.clone(), shown.into());
-    }
-    let mut body = Map::new();
-    for (name, shown) in &providers {
-        if !RESERVED.contains(&name.as_str()) {
-            body.insert(name.clone(), shown.clone());
-        }
-    }
-    for (key, value) in [
-        ("object", json!("provider.metrics")),
-        ("updated_at", json!(now)),
-        ("window_seconds", json!(seconds)),
-        ("providers", providers.into()),
-        ("data", data.into()),
-    ] {
-        body.insert(key.to_owned(), value);
-    }
-    Json(body.into())
+    let standing = counted(app)
+        .iter()
+        .map(|(name, group)| {
+            let standing = Standing {
+                key: key(app, name),
+                total: group.total,
+                ready: group.ready,
+                cooling: group.cooling,
+                models: group.models.len() as u64,
+            };
+            (name.clone(), standing)
+        })
+        .collect();
+    Json(document(&app.state.metrics.providers, &standing, seconds, app.state.now().wall_s))
 }
 
 /// The credentials and models that are in force, by provider.

@@ -154,13 +154,11 @@ impl Metrics {
     /// An answer had no content.
     pub fn empty(&self, provider: &str, model: &str) {
         self.empty.with_label_values(&[provider, model]).inc();
-        self.providers.empty(provider);
     }
 
     /// Thinking is not what was asked for.
     pub fn thinking_mismatch(&self, provider: &str, model: &str, kind: &str) {
         self.thinking_mismatch.with_label_values(&[provider, model, kind]).inc();
-        self.providers.thinking_mismatch(provider);
     }
 
     /// An answer reported its tokens.

@@ -3,8 +3,10 @@
 //! Enters: facts about requests. Leaves: Prometheus text and log lines. Secrets never come here: callers
 //! pass labels of credentials, not credentials. May go wrong: nothing that a request would notice.
 
+pub mod alerts;
 pub mod log;
 mod log_file;
 pub mod metrics;
 pub mod providers;
 pub mod request;
+pub mod usage;

@@ -1,323 +1,132 @@
-//! What became of the requests to each provider and its models.
+//! How calls to providers went: since the start, and over the last minutes.
 //!
-//! Enters: one call per attempt and one per finished request. Leaves: counts since the start, counts of the
-//! last minutes, quantiles. Names are those of the configuration, so that memory is bounded; minutes are
-//! forgotten after [`KEPT`]. Nothing may go wrong.
+//! Enters: ends of calls, as they come. Leaves: [`Account`]s of providers and models; figures for alerts.
+//! Nothing may go wrong: memory is bounded by the names of the configuration, by an hour of slots each, and
+//! by one more name for what is beyond.
+//!
+//! A call is an attempt at an upstream: a request that was served by the second provider counts with both,
+//! one that was refused before any upstream counts with none.
 
+mod cell;
+pub mod report;
+
+use crate::observe::alerts::{Figures, Subject};
+use cell::Cell;
 use parking_lot::{Mutex, RwLock};
-use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 use wire::ir::Usage;
 
-/// Minutes that are remembered: the longest window.
-const KEPT: u64 = 60;
-/// Buckets of a histogram: eight to each doubling of milliseconds, up to hours.
-const BUCKETS: usize = 192;
+pub use cell::{Counts, Span, Window};
 
-/// All providers.
-#[derive(Debug)]
-pub struct Providers {
-    started: Instant,
-    known: RwLock<HashMap<String, Arc<Mutex<Provider>>>>,
-}
+/// Most providers and models that are told apart.
+const MOST: usize = 5_000;
+/// What stands for names beyond that.
+const OTHER: &str = "(other)";
+/// Seconds that reasoning is compared with.
+const DAY_S: u64 = 24 * 3600;
 
-/// A finished request, as far as its provider is concerned.
+/// A call that ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Finished<'f> {
-    /// The provider that was asked last.
-    pub provider: &'f str,
-    /// The route of the client's format.
+pub struct Call<'c> {
+    /// Provider.
+    pub provider: &'c Arc<str>,
+    /// The upstream's model.
+    pub model: &'c Arc<str>,
+    /// The client's path, without what varies in it.
     pub endpoint: &'static str,
-    /// Status that the client got; 499 when it left first.
+    /// Status of the upstream's answer, or the one that the client would get for it; 499: the client left.
     pub status: u16,
-    /// Milliseconds in all.
+    /// Another credential is tried because of its failure.
+    pub failover: bool,
+    /// Milliseconds from the request's head to its end.
     pub latency_ms: u64,
-    /// Milliseconds to the first byte.
-    pub first_ms: Option<u64>,
-    /// Tokens, as far as the upstream said.
-    pub usage: &'f Usage,
-    /// Whether an answer of this kind comes with tokens.
-    pub counts_tokens: bool,
-    /// The provider of an attempt that failed before.
-    pub failed_before: Option<&'f str>,
+    /// Milliseconds to the first byte of the answer.
+    pub first_event_ms: Option<u64>,
+    /// What the answer said of tokens; `None`: there was no good answer.
+    pub usage: Option<&'c Usage>,
 }
 
+/// What else is counted about an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// It had no content.
+    Empty,
+    /// It thought more or less than was asked for.
+    ThinkingMismatch,
+}
+
+type Name = (Arc<str>, Arc<str>);
+
+/// All providers and models that were called.
 #[derive(Debug, Default)]
-struct Provider {
-    total: Count,
-    models: BTreeMap<String, Count>,
-    endpoints: BTreeMap<&'static str, (u64, u64)>,
-    latency: Histogram,
-    first: Histogram,
-    usage: Usage,
-    last_seen: Option<SystemTime>,
-    usage_missing: u64,
-    empty: u64,
-    thinking_mismatch: u64,
-    failover: u64,
-}
-
-/// Attempts, in all and by minute.
-#[derive(Debug, Default)]
-struct Count {
-    tally: Tally,
-    minutes: VecDeque<(u64, Tally)>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    requests: u64,
-    succeeded: u64,
-    failed: u64,
-    status: BTreeMap<u16, u64>,
-}
-
-#[derive(Debug)]
-struct Histogram {
-    buckets: [u32; BUCKETS],
-    count: u64,
-}
-
-impl Default for Providers {
-    fn default() -> Self {
-        Self { started: Instant::now(), known: RwLock::default() }
-    }
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { buckets: [0; BUCKETS], count: 0 }
-    }
-}
-
-impl Histogram {
-    fn add(&mut self, ms: u64) {
-        let at = ((ms as f64 + 1.0).log2() * 8.0) as usize;
-        if let Some(bucket) = self.buckets.get_mut(at.min(BUCKETS - 1)) {
-            *bucket = bucket.saturating_add(1);
-            self.count += 1;
-        }
-    }
-
-    /// Milliseconds below which this share of all lies, to about a tenth.
-    fn quantile(&self, share: f64) -> Option<u64> {
-        let wanted = (self.count as f64 * share).ceil().max(1.0) as u64;
-        let mut seen = 0;
-        let at = self.buckets.iter().position(|bucket| {
-            seen += u64::from(*bucket);
-            seen >= wanted
-        })?;
-        Some(((at as f64 + 0.5) / 8.0).exp2().round() as u64 - 1)
-    }
-}
-
-impl Tally {
-    fn add(&mut self, status: u16) {
-        self.requests += 1;
-        match status {
-            // The client left: that says nothing of the provider.
-            499 => {}
-            ..400 => self.succeeded += 1,
-            _ => self.failed += 1,
-        }
-        *self.status.entry(status).or_default() += 1;
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.succeeded += other.succeeded;
-        self.failed += other.failed;
-        for (status, count) in &other.status {
-            *self.status.entry(*status).or_default() += count;
-        }
-    }
-
-    fn error_rate(&self) -> f64 {
-        share(self.failed, self.requests)
-    }
-
-    fn status(&self) -> Value {
-        self.status
-            .iter()
-            .map(|(status, count)| (status.to_string(), json!(count)))
-            .collect::<Map<_, _>>()
-            .into()
-    }
-
-    fn shown(&self) -> Value {
-        json!({
-            "request_count": self.requests,
-            "success_count": self.succeeded,
-            "failure_count": self.failed,
-            "error_rate": self.error_rate(),
-            "status": self.status(),
-        })
-    }
-}
-
-/// A share with four digits.
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 1e4).round() / 1e4 }
-}
-
-impl Count {
-    fn add(&mut self, status: u16, minute: u64) {
-        self.tally.add(status);
-        match self.minutes.back_mut() {
-            Some((last, tally)) if *last == minute => tally.add(status),
-            _ => {
-                let mut tally = Tally::default();
-                tally.add(status);
-                self.minutes.push_back((minute, tally));
-            }
-        }
-        while self.minutes.front().is_some_and(|(first, _)| first + KEPT <= minute) {
-            self.minutes.pop_front();
-        }
-    }
-
-    /// The minutes from `from` on.
-    fn since(&self, from: u64) -> Tally {
-        let mut sum = Tally::default();
-        self.minutes.iter().filter(|(minute, _)| *minute >= from).for_each(|(_, tally)| sum.merge(tally));
-        sum
-    }
+pub struct Providers {
+    cells: RwLock<HashMap<Name, Arc<Mutex<Cell>>>>,
 }
 
 impl Providers {
-    /// An attempt ended: what the upstream said, or what stands for its silence.
-    pub fn attempt(&self, provider: &str, model: &str, status: u16) {
-        self.attempt_at(provider, model, status, self.minute());
+    /// Takes a call down. `now_s` is seconds since 1970.
+    pub fn call(&self, call: &Call<'_>, now_s: u64) {
+        self.cell(call.provider, call.model).lock().call(call, now_s);
     }
 
-    fn attempt_at(&self, provider: &str, model: &str, status: u16, minute: u64) {
-        self.change(provider, |known| {
-            known.total.add(status, minute);
-            known.last_seen = Some(SystemTime::now());
-            if let Some(count) = known.models.get_mut(model) {
-                count.add(status, minute);
-            } else {
-                known.models.entry(model.to_owned()).or_default().add(status, minute);
-            }
+    /// Takes a remark down.
+    pub fn remark(&self, provider: &Arc<str>, model: &Arc<str>, remark: Remark, now_s: u64) {
+        self.cell(provider, model).lock().remark(remark, now_s);
+    }
+
+    fn cell(&self, provider: &Arc<str>, model: &Arc<str>) -> Arc<Mutex<Cell>> {
+        let name = (Arc::clone(provider), Arc::clone(model));
+        if let Some(cell) = self.cells.read().get(&name) {
+            return Arc::clone(cell);
+        }
+        let mut cells = self.cells.write();
+        let name = if cells.len() >= MOST && !cells.contains_key(&name) {
+            (Arc::from(OTHER), Arc::from(OTHER))
+        } else {
+            name
+        };
+        Arc::clone(cells.entry(name).or_default())
+    }
+
+    /// What is known, by provider and model. `window_s` is up to an hour.
+    pub fn accounts(&self, window_s: u64, now_s: u64) -> BTreeMap<Name, (Counts, Window)> {
+        let cells = self.cells.read();
+        let told = cells.iter().map(|(name, cell)| {
+            let cell = cell.lock();
+            (name.clone(), (cell.counts().clone(), cell.window(window_s, now_s)))
         });
+        told.collect()
     }
 
-    /// A request ended.
-    pub fn finished(&self, request: &Finished<'_>) {
-        let good = request.status < 400;
-        self.change(request.provider, |known| {
-            let (all, failed) = known.endpoints.entry(request.endpoint).or_default();
-            *all += 1;
-            *failed += u64::from(!good && request.status != 499);
-            if good {
-                known.latency.add(request.latency_ms);
-                request.first_ms.into_iter().for_each(|ms| known.first.add(ms));
-                let said = request.usage.input.is_some() || request.usage.output.is_some();
-                known.usage_missing += u64::from(request.counts_tokens && !said);
-            }
-            add(&mut known.usage, request.usage);
-        });
-        if let Some(before) = request.failed_before.filter(|_| good) {
-            self.change(before, |known| known.failover += 1);
+    /// What alerts about providers or models are judged by.
+    pub fn figures(&self, subject: Subject, window_s: u64, now_s: u64) -> BTreeMap<Arc<str>, Figures> {
+        let mut all: BTreeMap<Arc<str>, (Window, Span)> = BTreeMap::new();
+        for ((provider, model), cell) in self.cells.read().iter() {
+            let name = if subject == Subject::Providers { provider } else { model };
+            let cell = cell.lock();
+            let (window, before) = all.entry(Arc::clone(name)).or_default();
+            window.add(&cell.window(window_s, now_s));
+            before.add(&cell.day(now_s, DAY_S));
         }
-    }
-
-    /// An answer had no content.
-    pub fn empty(&self, provider: &str) {
-        self.change(provider, |known| known.empty += 1);
-    }
-
-    /// Thinking was not what was asked for.
-    pub fn thinking_mismatch(&self, provider: &str) {
-        self.change(provider, |known| known.thinking_mismatch += 1);
-    }
-
-    /// What is known of a provider; zeros where nothing is. `window` is rounded up to minutes.
-    pub fn shown(&self, provider: &str, window: Duration) -> Map<String, Value> {
-        let minutes = window.as_secs().div_ceil(60).clamp(1, KEPT);
-        let from = (self.minute() + 1).saturating_sub(minutes);
-        let known = self.known.read().get(provider).cloned();
-        match known {
-            Some(known) => known.lock().shown(from),
-            None => Provider::default().shown(from),
-        }
-    }
-
-    fn minute(&self) -> u64 {
-        // Never zero, so that the first minutes have ones before them.
-        self.started.elapsed().as_secs() / 60 + KEPT
-    }
-
-    fn change(&self, provider: &str, change: impl FnOnce(&mut Provider)) {
-        if let Some(known) = self.known.read().get(provider) {
-            return change(&mut known.lock());
-        }
-        let known = Arc::clone(self.known.write().entry(provider.to_owned()).or_default());
-        change(&mut known.lock());
+        all.into_iter().map(|(name, (window, before))| (name, figures(&window, before))).collect()
     }
 }
 
-fn add(sum: &mut Usage, more: &Usage) {
-    for (sum, more) in [
-        (&mut sum.input, more.input),
-        (&mut sum.output, more.output),
-        (&mut sum.cache_read, more.cache_read),
-        (&mut sum.cache_write, more.cache_write),
-        (&mut sum.reasoning, more.reasoning),
-    ] {
-        if let Some(more) = more {
-            *sum = Some(sum.unwrap_or(0).saturating_add(more));
-        }
-    }
-}
-
-impl Provider {
-    fn shown(&self, from: u64) -> Map<String, Value> {
-        let Tally { requests, succeeded, failed, .. } = self.total.tally;
-        let (input, output) = (self.usage.input.unwrap_or(0), self.usage.output.unwrap_or(0));
-        let models = self.models.iter().map(|(model, count)| {
-            let mut shown = count.tally.shown();
-            if let Some(members) = shown.as_object_mut() {
-                members.insert("window".to_owned(), count.since(from).shown());
-            }
-            (model.clone(), shown)
-        });
-        let endpoints = self.endpoints.iter().map(|(endpoint, (all, failed))| {
-            ((*endpoint).to_owned(), json!({ "request_count": all, "failure_count": failed }))
-        });
-        let last_seen = self.last_seen.and_then(|at| jiff::Timestamp::try_from(at).ok());
-        let shown = json!({
-            "request_count": requests,
-            "success_count": succeeded,
-            "failure_count": failed,
-            "requests": requests,
-            "success_rate": share(succeeded, requests),
-            "error_rate": self.total.tally.error_rate(),
-            "status": self.total.tally.status(),
-            "input_tokens": input,
-            "output_tokens": output,
-            "total_tokens": input.saturating_add(output),
-            "cached_tokens": self.usage.cache_read.unwrap_or(0),
-            "reasoning_tokens": self.usage.reasoning.unwrap_or(0),
-            "latency_p50_ms": self.latency.quantile(0.5),
-            "latency_p95_ms": self.latency.quantile(0.95),
-            "ttft_p50_ms": self.first.quantile(0.5),
-            "ttft_p95_ms": self.first.quantile(0.95),
-            "usage_missing": self.usage_missing,
-            "empty_content": self.empty,
-            "thinking_mismatch": self.thinking_mismatch,
-            "failover": self.failover,
-            "last_seen": last_seen,
-            "window": self.total.since(from).shown(),
-            "model_stats": models.collect::<Map<_, _>>(),
-            "endpoints": endpoints.collect::<Map<_, _>>(),
-        });
-        match shown {
-            Value::Object(members) => members,
-            _ => Map::new(),
-        }
+fn figures(window: &Window, before: Span) -> Figures {
+    let count = |wanted: fn(u16) -> bool| -> u64 {
+        window.status.iter().filter(|(status, _)| wanted(**status)).map(|(_, count)| *count).sum()
+    };
+    Figures {
+        requests: window.calls,
+        rate_limited: count(|status| status == 429),
+        errors: count(|status| status >= 500 || matches!(status, 401 | 402 | 408)),
+        refused: count(|status| matches!(status, 400 | 403 | 404)),
+        empty: window.empty,
+        thinking_mismatch: window.thinking_mismatch,
+        reasoning: window.span.mean(),
+        reasoning_before: before.mean(),
+        ..Figures::default()
     }
 }
 
@@ -325,69 +134,74 @@ impl Provider {
 mod tests {
     use super::*;
 
-    const TEN: Duration = Duration::from_mins(10);
+    pub(super) fn call<'c>(provider: &'c Arc<str>, model: &'c Arc<str>, status: u16) -> Call<'c> {
+        Call {
+            provider,
+            model,
+            endpoint: "/v1/chat/completions",
+            status,
+            failover: status >= 500,
+            latency_ms: 100,
+            first_event_ms: (status == 200).then_some(20),
+            usage: None,
+        }
+    }
 
     #[test]
-    fn row_9_attempts_are_counted_by_status_and_model() {
+    fn calls_count_since_the_start_and_leave_the_window_when_it_has_passed() {
         let providers = Providers::default();
-        for status in [200, 200, 429, 403, 499, 503] {
-            providers.attempt("a", "m", status);
-        }
-        providers.attempt("a", "n", 406);
-        let shown = Value::Object(providers.shown("a", TEN));
-        assert_eq!((&shown["request_count"], &shown["failure_count"]), (&json!(7), &json!(4)));
-        assert_eq!(shown["status"], json!({"200": 2, "403": 1, "406": 1, "429": 1, "499": 1, "503": 1}));
-        assert_eq!(shown["model_stats"]["n"]["status"], json!({"406": 1}));
-        assert_eq!(shown["model_stats"]["m"]["window"]["request_count"], 6);
-        assert_eq!(providers.shown("never", TEN)["request_count"], 0);
-        assert_eq!(providers.shown("never", TEN)["latency_p50_ms"], Value::Null);
+        let (p, m): Name = ("p".into(), "m".into());
+        let usage = Usage { input: Some(5), output: Some(3), reasoning: Some(1), ..Usage::default() };
+        providers.call(&Call { usage: Some(&usage), ..call(&p, &m, 200) }, 1_000);
+        providers.call(&call(&p, &m, 429), 1_010);
+        providers.call(&call(&p, &m, 500), 1_500);
+        providers.remark(&p, &m, Remark::Empty, 1_500);
+        let told = providers.accounts(600, 1_500);
+        let (counts, window) = &told[&(Arc::clone(&p), Arc::clone(&m))];
+        assert_eq!(
+            (counts.calls, counts.good, counts.failover, counts.input, counts.output),
+            (3, 1, 1, 5, 3)
+        );
+        assert_eq!(window.calls, 3);
+        let later = providers.accounts(600, 1_900);
+        let (counts, window) = &later[&(p, m)];
+        assert_eq!((counts.calls, window.calls, window.empty), (3, 1, 1));
+        assert_eq!(window.status, BTreeMap::from([(500, 1)]));
+        assert_eq!(providers.accounts(600, 90_000).values().next().unwrap().1.calls, 0);
     }
 
     #[test]
-    fn row_110_windows_forget_and_totals_do_not() {
-        let mut count = Count::default();
-        for minute in 0..200 {
-            count.add(if minute % 2 == 0 { 200 } else { 500 }, minute);
-        }
-        assert_eq!(count.tally.requests, 200);
-        assert_eq!(count.minutes.len() as u64, KEPT);
-        let ten = count.since(190);
-        assert_eq!((ten.requests, ten.failed), (10, 5));
-        assert_eq!(count.since(200).requests, 0);
-    }
-
-    #[test]
-    fn row_50_a_request_that_was_served_elsewhere_counts_as_failover_of_the_first() {
+    fn a_client_that_leaves_is_nobodys_failure() {
         let providers = Providers::default();
-        let usage = Usage { input: Some(3), output: Some(4), ..Usage::default() };
-        let request = Finished {
-            provider: "b",
-            endpoint: "/v1/messages",
-            status: 200,
-            latency_ms: 200,
-            first_ms: Some(20),
-            usage: &usage,
-            counts_tokens: true,
-            failed_before: Some("a"),
-        };
-        providers.finished(&request);
-        providers.finished(&Finished { usage: &Usage::default(), failed_before: None, ..request });
-        providers.finished(&Finished { status: 502, ..request });
-        let (a, b) = (providers.shown("a", TEN), providers.shown("b", TEN));
-        assert_eq!((&a["failover"], &b["failover"]), (&json!(1), &json!(0)));
-        assert_eq!(b["endpoints"]["/v1/messages"], json!({"request_count": 3, "failure_count": 1}));
-        assert_eq!((&b["usage_missing"], &b["total_tokens"]), (&json!(1), &json!(14)));
-        let p50 = b["latency_p50_ms"].as_u64().unwrap();
-        assert!((180..=220).contains(&p50), "{p50}");
+        let (p, m): Name = ("p".into(), "m".into());
+        providers.call(&call(&p, &m, 499), 0);
+        let told = providers.accounts(600, 0);
+        let (counts, window) = told.values().next().unwrap();
+        assert_eq!((counts.calls, counts.failed, window.failed), (1, 0, 0));
     }
 
     #[test]
-    fn quantiles_are_close_at_all_sizes() {
-        for ms in [0, 1, 5, 90, 4_000, 3_600_000] {
-            let mut histogram = Histogram::default();
-            histogram.add(ms);
-            let found = histogram.quantile(0.95).unwrap();
-            assert!(found.abs_diff(ms) <= ms / 10 + 1, "{ms}: {found}");
+    fn alerts_see_providers_as_the_sum_of_their_models() {
+        let providers = Providers::default();
+        let p: Arc<str> = "p".into();
+        for (model, status) in [("a", 429), ("a", 200), ("b", 503), ("b", 404)] {
+            providers.call(&call(&p, &model.into(), status), 50);
         }
+        let by_provider = providers.figures(Subject::Providers, 600, 60);
+        let seen = &by_provider["p"];
+        assert_eq!((seen.requests, seen.rate_limited, seen.errors, seen.refused), (4, 1, 1, 1));
+        assert_eq!(providers.figures(Subject::Models, 600, 60)["b"].requests, 2);
+    }
+
+    #[test]
+    fn names_are_bounded_and_no_call_is_lost() {
+        let providers = Providers::default();
+        let p: Arc<str> = "p".into();
+        for n in 0..MOST + 50 {
+            providers.call(&call(&p, &n.to_string().into(), 200), 0);
+        }
+        let told = providers.accounts(600, 0);
+        assert!(told.len() <= MOST + 1);
+        assert_eq!(told.values().map(|(counts, _)| counts.calls).sum::<u64>(), MOST as u64 + 50);
     }
 }

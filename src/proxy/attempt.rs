@@ -7,10 +7,10 @@ use super::error::ProxyError;
 use super::fallback::Course;
 use super::forward::{Missed, Opened, forward};
 use super::login;
-use super::record::status_of;
 use super::reply::{Collected, Ended, Pace, Pump, Shape, collect, first_chunk};
 use super::retry::{Exchange, Question};
 use super::translate::Prepared;
+use crate::observe::providers::Remark;
 use crate::state::lanes::NoLane;
 use crate::state::renew::NotRenewed;
 use crate::state::{Snapshot, State, seconds};
@@ -209,6 +209,7 @@ impl Exchange<'_, '_> {
                 if let Some(mismatch) = reply.thinking_mismatch() {
                     let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
                     self.state.metrics.thinking_mismatch(provider, model, mismatch.name());
+                    self.remark(&pick, Remark::ThinkingMismatch);
                 }
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
@@ -245,11 +246,18 @@ impl Exchange<'_, '_> {
     fn note_empty(&self, pick: &Pick, reply: &Reply) {
         let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
         self.state.metrics.empty(provider, model);
+        self.remark(pick, Remark::Empty);
         tracing::warn!(
             request_id = %self.record.facts.request_id, provider = %provider, model = %model,
             finish_reason = reply.finish().map_or("none", Finish::name),
             "empty content: the model answered without text, calls or pictures"
         );
+    }
+
+    /// What else is counted about an answer.
+    fn remark(&self, pick: &Pick, remark: Remark) {
+        let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+        self.state.metrics.providers.remark(provider, model, remark, self.state.now().wall_s);
     }
 
     fn report(&mut self, pick: Pick, outcome: &Outcome<'_>, attempts: &mut Attempts) -> Verdict {
@@ -258,7 +266,7 @@ impl Exchange<'_, '_> {
         let verdict = self.state.pool.report(pick, outcome, attempts, self.state.now());
         let class = verdict.class.name();
         self.state.metrics.attempt(&provider, &model, class);
-        self.state.metrics.providers.attempt(&provider, &model, status_of(outcome));
+        self.record.attempt_ended(&provider, &model, outcome, verdict.next, self.state);
         if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);
         }

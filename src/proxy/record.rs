@@ -5,10 +5,11 @@
 
 use crate::observe::log;
 use crate::observe::metrics::Labels;
-use crate::observe::providers::Finished;
+use crate::observe::providers::Call;
 use crate::observe::request::Facts;
 use crate::state::State;
-use pool::{Outcome, Verdict};
+use pool::{Next, Outcome, Verdict};
+use std::sync::Arc;
 use std::time::Instant;
 use tracing::Level;
 use wire::Protocol;
@@ -28,8 +29,6 @@ pub(super) struct Record {
     /// Whether it is worth a line: probes of load balancers are not.
     quiet: bool,
     counted: bool,
-    /// Provider of the last attempt that failed.
-    failed: String,
 }
 
 impl Default for Record {
@@ -43,7 +42,6 @@ impl Default for Record {
             first_byte: None,
             quiet: false,
             counted: false,
-            failed: String::new(),
         }
     }
 }
@@ -91,8 +89,33 @@ impl Record {
         self.facts.losses = losses.to_string();
     }
 
+    /// An attempt ended: it counts for its provider and model, whatever the request comes to.
+    pub(super) fn attempt_ended(
+        &self,
+        provider: &Arc<str>,
+        model: &Arc<str>,
+        outcome: &Outcome<'_>,
+        next: Next,
+        state: &State,
+    ) {
+        let facts = &self.facts;
+        let told = facts.operation == Operation::Generate.name() || facts.usage != Usage::default();
+        let call = Call {
+            provider,
+            model,
+            endpoint: endpoint(facts.client, facts.operation),
+            status: status_of(outcome),
+            failover: next == Next::OtherCredential,
+            latency_ms: self.started.elapsed().as_millis() as u64,
+            first_event_ms: self.first_byte.map(|at| (at - self.started).as_millis() as u64),
+            // Answers of other kinds say nothing of tokens.
+            usage: (told && matches!(outcome, Outcome::Success)).then_some(&facts.usage),
+        };
+        state.metrics.providers.call(&call, state.now().wall_s);
+    }
+
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
-    pub(super) fn attempt_failed(&mut self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+    pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
         let mut line = b"upstream attempt failed ".to_vec();
         json::object(&mut line, |o| {
             o.str("request_id", &self.facts.request_id);
@@ -110,7 +133,6 @@ impl Record {
             }
         });
         log::access(Level::WARN, &line);
-        self.failed.clone_from(&self.facts.provider);
     }
 
     /// The request is over.
@@ -133,16 +155,6 @@ impl Record {
         state.metrics.request(labels, facts.status, elapsed.as_secs_f64(), first.map(|f| f.as_secs_f64()));
         if !facts.provider.is_empty() {
             state.metrics.tokens(&provider, &model, &facts.usage);
-            state.metrics.providers.finished(&Finished {
-                provider: &provider,
-                endpoint: endpoint(facts.client, facts.operation),
-                status: facts.status,
-                latency_ms: facts.latency_ms,
-                first_ms: facts.first_event_ms,
-                usage: &facts.usage,
-                counts_tokens: facts.operation == Operation::Generate.name(),
-                failed_before: Some(self.failed.as_str()).filter(|provider| !provider.is_empty()),
-            });
         }
         let line = facts.line();
         let level = match facts.status {
@@ -179,7 +191,7 @@ fn endpoint(client: &str, operation: &str) -> &'static str {
 }
 
 /// The status that stands for an end in counts: what the upstream said, or what its silence is worth.
-pub(super) fn status_of(outcome: &Outcome<'_>) -> u16 {
+fn status_of(outcome: &Outcome<'_>) -> u16 {
     match outcome {
         Outcome::Success => 200,
         Outcome::Status { status, .. } => *status,

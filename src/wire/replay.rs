@@ -76,7 +76,24 @@ pub fn client_format(name: &str) -> Option<(Protocol, Operation)> {
     Protocol::ALL.into_iter().find(|p| p.name() == name).map(|p| (p, Operation::Generate))
 }
 
-impl Replay<'_> {
+impl<'r> Replay<'r> {
+    /// A client of `client` who asks an upstream of `profile` for a whole answer of `model`.
+    pub fn new(client: Protocol, profile: Profile, model: &'r str, card: &'r Card) -> Self {
+        Self {
+            client,
+            operation: Operation::Generate,
+            profile,
+            model,
+            card,
+            stream: false,
+            framing: Framing::Sse,
+            project: "",
+            created: 1_700_000_000,
+            seed: "0123456789abcdef0123456789abcdef",
+            image_base: "",
+        }
+    }
+
     /// What the upstream would get.
     pub fn request(&self, body: &[u8]) -> Result<Sent, WireError> {
         let head = head::parse_or(body, self.client, self.operation.default_model())?;

@@ -212,6 +212,12 @@ pub struct Card {
     pub whole_only: bool,
 }
 
+impl Card {
+    /// A model of which nothing is known.
+    pub const UNKNOWN: Self =
+        Self { thinking: Support::Unknown, max_output: None, context: None, whole_only: false };
+}
+
 /// What a request is written for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'t> {

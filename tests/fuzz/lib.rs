@@ -4,9 +4,8 @@
 //! `cargo +nightly fuzz run --fuzz-dir tests/fuzz pair`.
 
 use wire::Protocol;
-use wire::frames::Framing;
 use wire::replay::{Replay, Sent};
-use wire::target::{Card, Operation, Profile};
+use wire::target::{Card, Profile};
 
 /// A flavour of each format.
 pub const PROFILES: [Profile; 6] = [
@@ -18,23 +17,9 @@ pub const PROFILES: [Profile; 6] = [
     Profile::Antigravity,
 ];
 
-const CARD: &Card = &Card { thinking: wire::thinking::Support::Unknown, max_output: None, context: None, whole_only: false };
-
 /// An exchange of `client` with `profile`.
 pub fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'static> {
-    Replay {
-        client,
-        operation: Operation::Generate,
-        profile,
-        model: "model",
-        card: CARD,
-        stream,
-        framing: Framing::Sse,
-        project: "project",
-        image_base: "",
-        created: 1_700_000_000,
-        seed: "0123456789abcdef0123456789abcdef",
-    }
+    Replay { stream, project: "project", ..Replay::new(client, profile, "model", &Card::UNKNOWN) }
 }
 
 /// Sends a client's body to every upstream: it is refused, or JSON goes out.

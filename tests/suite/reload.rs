@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use testkit::upstream::Upstream;
 
 /// Replaces a file as editors do.
-fn replace(file: &std::path::Path, text: &str) {
+pub(crate) fn replace(file: &std::path::Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, text).expect("it can be written");
     std::fs::rename(&new, file).expect("it can be renamed");
 }
 
-fn until(mut done: impl FnMut() -> bool) -> bool {
+/// Waits for something that comes soon.
+pub(crate) fn until(mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
         if done() {

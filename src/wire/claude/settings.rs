@@ -10,7 +10,7 @@
 //!   first that lists the effort `xhigh`.
 
 use crate::ir::{Format, LossKind, Losses, Request};
-use crate::json::{self, Path};
+use crate::json;
 use crate::target::Target;
 use crate::thinking::{Level, Mode, Support, fit_claude_budget};
 
@@ -163,29 +163,6 @@ pub(super) fn write_sampling(
     }
     if let Some(top_k) = top_k {
         o.uint("top_k", top_k);
-    }
-}
-
-/// Records the settings of other formats that this one does not have.
-pub(super) fn note_lost(request: &Request<'_>, losses: &mut Losses) {
-    let sampling = &request.sampling;
-    let lost = [
-        ("n", request.limits.choices.is_some_and(|n| n > 1)),
-        ("seed", sampling.seed.is_some()),
-        ("presence_penalty", sampling.presence_penalty.is_some_and(|p| p != 0.0)),
-        ("frequency_penalty", sampling.frequency_penalty.is_some_and(|p| p != 0.0)),
-        ("logit_bias", sampling.logit_bias.is_some()),
-        ("logprobs", request.logprobs.is_some()),
-        ("verbosity", request.verbosity.is_some()),
-        ("modalities", request.modalities.iter().any(|m| m != "text")),
-        ("prompt_cache_key", request.cache_key.is_some()),
-        ("safety_settings", request.safety.is_some()),
-    ];
-    for (name, _) in lost.into_iter().filter(|(_, lost)| *lost) {
-        losses.member(LossKind::Setting, name);
-    }
-    for (name, _) in &request.extra {
-        losses.at(LossKind::Setting, &Path::Key(&Path::Root, name));
     }
 }
 

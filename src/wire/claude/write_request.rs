@@ -11,12 +11,14 @@ use super::cache_control::{self, Section, Slot};
 use super::settings::{self, Conversation};
 use super::write_blocks::{self, Block, Body, Site};
 use super::write_tools::{self, Declared};
-use crate::ir::{CacheMark, LossKind, Losses, Part, Request, Role};
+use crate::ir::{CacheMark, LossKind, Losses, Part, Request, Role, note_lost};
 use crate::json::{self, Path};
 use crate::target::Target;
 use crate::thinking::Support;
 use std::borrow::Cow;
 
+/// Settings of [`note_lost`] that are written here.
+const CARRIED: [&str; 4] = ["stop", "top_k", "user", "service_tier"];
 /// Stands in where the API wants a user to speak and none does.
 const OPENING: &str = "Begin.";
 
@@ -120,7 +122,7 @@ fn write_rest(o: &mut json::Object<'_>, request: &Request<'_>, target: &Target<'
     if target.stream {
         o.bool("stream", true);
     }
-    settings::note_lost(request, losses);
+    note_lost(request, &CARRIED, losses);
 }
 
 /// The turns as messages: roles alternate, a user begins.

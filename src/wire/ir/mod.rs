@@ -21,6 +21,7 @@ mod loss;
 pub mod lower;
 mod request;
 pub mod restore;
+mod settings;
 mod usage;
 
 pub use context::{Context, Restored};
@@ -32,4 +33,5 @@ pub use request::{
     Request, Role, Sampling, SearchResult, ServerItem, Source, Str, Text, Tool, ToolCall, ToolChoice,
     ToolKind, ToolResult, Turn,
 };
+pub use settings::note_lost;
 pub use usage::Usage;

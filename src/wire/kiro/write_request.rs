@@ -7,7 +7,7 @@ use super::WireNames;
 use super::conversation::{self, Answered, Message, User};
 use super::prompt::{Asked, preamble};
 use super::write_tools::{self, Spec};
-use crate::ir::{Context, LossKind, Losses, Request};
+use crate::ir::{Context, LossKind, Losses, Request, note_lost};
 use crate::json::{self, Object, write_escaped};
 use crate::names::uuid;
 use crate::target::Target;
@@ -90,7 +90,10 @@ pub(super) fn write(
         }
         write_inference(o, request, target, losses);
     });
-    note_lost(request, losses);
+    note_lost(request, &[], losses);
+    if request.has_cache_marks() {
+        losses.member(LossKind::CacheMark, "cache_control");
+    }
     out
 }
 
@@ -199,36 +202,6 @@ fn write_inference(o: &mut Object<'_>, request: &Request<'_>, target: &Target<'_
             o.float("topP", top_p);
         }
     });
-}
-
-/// Names the settings that the service does not have.
-fn note_lost(request: &Request<'_>, losses: &mut Losses) {
-    let sampling = &request.sampling;
-    let lost = [
-        ("n", request.limits.choices.is_some_and(|n| n > 1)),
-        ("stop", !request.limits.stop.is_empty()),
-        ("top_k", sampling.top_k.is_some()),
-        ("seed", sampling.seed.is_some()),
-        ("presence_penalty", sampling.presence_penalty.is_some_and(|p| p != 0.0)),
-        ("frequency_penalty", sampling.frequency_penalty.is_some_and(|p| p != 0.0)),
-        ("logit_bias", sampling.logit_bias.is_some()),
-        ("logprobs", request.logprobs.is_some()),
-        ("verbosity", request.verbosity.is_some()),
-        ("modalities", request.modalities.iter().any(|m| m != "text")),
-        ("user", request.user.is_some()),
-        ("prompt_cache_key", request.cache_key.is_some()),
-        ("service_tier", request.service_tier.is_some()),
-        ("safety_settings", request.safety.is_some()),
-    ];
-    for (name, _) in lost.into_iter().filter(|(_, lost)| *lost) {
-        losses.member(LossKind::Setting, name);
-    }
-    for (name, _) in &request.extra {
-        losses.member(LossKind::Setting, name);
-    }
-    if request.has_cache_marks() {
-        losses.member(LossKind::CacheMark, "cache_control");
-    }
 }
 
 #[cfg(test)]

@@ -73,25 +73,15 @@ mod tests {
     use crate::Protocol;
     use crate::error::Failure;
     use crate::event_stream::encode;
-    use crate::frames::Framing;
     use crate::replay::{Replay, Sent, streamed, whole};
-    use crate::target::{Card, Operation, Profile};
+    use crate::target::{Card, Profile};
     use crate::translate::{Flow, Reply};
     use proptest::prelude::*;
 
     fn sent(stream: bool) -> Sent {
         let replay = Replay {
-            client: Protocol::Claude,
-            operation: Operation::Generate,
-            profile: Profile::Kiro,
-            model: "kiro-claude-sonnet-4-5",
-            card: &Card::default(),
             stream,
-            framing: Framing::Sse,
-            project: "",
-            image_base: "",
-            created: 7,
-            seed: "0123456789abcdef0123456789abcdef",
+            ..Replay::new(Protocol::Claude, Profile::Kiro, "kiro-claude-sonnet-4-5", &Card::UNKNOWN)
         };
         let request = r#"{"model":"x","max_tokens":9,"messages":[{"role":"user","content":"hi"}],
             "tools":[{"name":"web_search","input_schema":{"type":"object"}}]}"#;

@@ -120,7 +120,6 @@ pub(super) fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::Framing;
     use crate::replay::{Replay, Sent};
     use crate::target::Card;
     use crate::thinking::{Bounds, Level};
@@ -137,19 +136,7 @@ mod tests {
         card: &Card,
         body: &str,
     ) -> Result<Sent, WireError> {
-        let replay = Replay {
-            client,
-            operation: Operation::Generate,
-            profile,
-            model,
-            card,
-            stream: false,
-            framing: Framing::Lines,
-            project: "",
-            image_base: "",
-            created: 0,
-            seed: "0123456789abcdef0123456789abcdef",
-        };
+        let replay = Replay::new(client, profile, model, card);
         replay.request(body.as_bytes())
     }
 
@@ -277,7 +264,7 @@ mod tests {
                 body: body.as_bytes(),
                 head: &head,
                 stream: false,
-                framing: Framing::Lines,
+                framing: crate::frames::Framing::Lines,
                 profile: Profile::Claude,
                 model: "claude-x",
                 card: &card,

@@ -5,9 +5,8 @@
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use wire::Protocol;
-use wire::frames::Framing;
 use wire::replay::Replay;
-use wire::target::{Card, Operation, Profile};
+use wire::target::{Card, Profile};
 use wire::thinking::Support;
 use wire::translate::{Plan, Reply};
 
@@ -36,19 +35,7 @@ fn plan(client: Protocol, profile: Profile) -> Plan {
         }
         Protocol::Gemini => br#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#,
     };
-    let replay = Replay {
-        client,
-        operation: Operation::Generate,
-        profile,
-        model: "m",
-        card: &card,
-        stream: true,
-        framing: Framing::Sse,
-        project: "",
-        image_base: "",
-        created: 1,
-        seed: "0123456789abcdef0123456789abcdef",
-    };
+    let replay = Replay { stream: true, ..Replay::new(client, profile, "m", &card) };
     replay.request(body).unwrap().plan
 }
 

@@ -8,9 +8,8 @@ use serde_json::Value;
 use std::fmt::Debug;
 use testkit::{record, vectors};
 use wire::Protocol;
-use wire::frames::Framing;
 use wire::replay::{self, Replay, Sent};
-use wire::target::{Card, Operation};
+use wire::target::Card;
 use wire::translate::{Flow, Plan, Reply};
 
 /// A request and its answer between a client and an upstream.
@@ -27,24 +26,9 @@ pub(crate) type Checked = Result<(), String>;
 
 impl Exchange {
     pub(crate) fn replay(&self, stream: bool) -> Replay<'static> {
-        const CARD: &Card = &Card {
-            thinking: wire::thinking::Support::Unknown,
-            max_output: None,
-            context: None,
-            whole_only: false,
-        };
         Replay {
-            client: self.client,
-            operation: Operation::Generate,
-            profile: format::profile(self.upstream),
-            model: "upstream-model",
-            card: CARD,
             stream,
-            framing: Framing::Sse,
-            project: "",
-            image_base: "",
-            created: 1_700_000_000,
-            seed: "0123456789abcdef0123456789abcdef",
+            ..Replay::new(self.client, format::profile(self.upstream), "upstream-model", &Card::UNKNOWN)
         }
     }
 

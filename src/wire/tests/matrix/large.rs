@@ -5,11 +5,9 @@ use crate::meaning::{Ask, Block, Choice, Counts, Finish, Part, Said, Tool, Turn}
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use wire::Protocol;
-use wire::frames::Framing;
 use wire::replay::{self, Replay};
 use wire::sse::Decoder;
-use wire::target::{Card, Operation, Profile};
-use wire::thinking::Support;
+use wire::target::{Card, Profile};
 use wire::translate::Plan;
 
 /// One case: a name, and a size at which valgrind needs about a second.
@@ -89,21 +87,7 @@ impl Work {
 }
 
 fn replay(client: Protocol, profile: Profile, stream: bool) -> Replay<'static> {
-    const CARD: &Card =
-        &Card { thinking: Support::Unknown, max_output: None, context: None, whole_only: false };
-    Replay {
-        client,
-        operation: Operation::Generate,
-        profile,
-        model: "m",
-        card: CARD,
-        stream,
-        framing: Framing::Sse,
-        project: "p",
-        image_base: "",
-        created: 1,
-        seed: "0123456789abcdef0123456789abcdef",
-    }
+    Replay { stream, project: "p", ..Replay::new(client, profile, "m", &Card::UNKNOWN) }
 }
 
 fn plan(client: Protocol, upstream: Protocol, stream: bool) -> Plan {

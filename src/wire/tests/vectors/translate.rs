@@ -6,7 +6,6 @@
 use super::pieces;
 use testkit::vectors::{Attempt, Kind, ModelFacts, Operation, Output, Vector, facts};
 use wire::error::{Failure, WireError};
-use wire::frames::Framing;
 use wire::replay::{self, Replay, Sent};
 use wire::target::{self, Card, Profile};
 use wire::thinking::{Bounds, Level, Support, split_suffix};
@@ -61,17 +60,11 @@ impl<'v> Case<'v> {
 
     fn replay(&self) -> Replay<'_> {
         Replay {
-            client: self.client,
             operation: self.operation,
-            profile: self.profile,
-            model: &self.vector.model,
-            card: &self.card,
             stream: self.vector.client_streams(),
-            framing: Framing::Sse,
             project: "test-project",
-            created: 1_700_000_000,
-            seed: "0123456789abcdef0123456789abcdef",
             image_base: "gpt-5.4-mini",
+            ..Replay::new(self.client, self.profile, &self.vector.model, &self.card)
         }
     }
 
