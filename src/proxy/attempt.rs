@@ -209,8 +209,7 @@ impl Exchange<'_, '_> {
                 if let Some(mismatch) = reply.thinking_mismatch() {
                     let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
                     self.state.metrics.thinking_mismatch(provider, model, mismatch.name());
-                    let now_s = self.state.now().wall_s;
-                    self.state.providers.remark(provider, model, Remark::ThinkingMismatch, now_s);
+                    self.remark(&pick, Remark::ThinkingMismatch);
                 }
                 self.report(pick, &Outcome::Success, attempts);
                 Attempt::Answered
@@ -247,12 +246,18 @@ impl Exchange<'_, '_> {
     fn note_empty(&self, pick: &Pick, reply: &Reply) {
         let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
         self.state.metrics.empty(provider, model);
-        self.state.providers.remark(provider, model, Remark::Empty, self.state.now().wall_s);
+        self.remark(pick, Remark::Empty);
         tracing::warn!(
             request_id = %self.record.facts.request_id, provider = %provider, model = %model,
             finish_reason = reply.finish().map_or("none", Finish::name),
             "empty content: the model answered without text, calls or pictures"
         );
+    }
+
+    /// What else is counted about an answer.
+    fn remark(&self, pick: &Pick, remark: Remark) {
+        let (provider, model) = (&pick.credential().provider, &pick.model().upstream);
+        self.state.providers.remark(provider, model, remark, self.state.now().wall_s);
     }
 
     fn report(&mut self, pick: Pick, outcome: &Outcome<'_>, attempts: &mut Attempts) -> Verdict {
