@@ -48,6 +48,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get};
 use futures::StreamExt;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -82,6 +83,8 @@ type App = Arc<Manage>;
 /// The sidecar as a service of the process.
 pub struct Sidecar {
     app: App,
+    /// What it is asked; requests that come before it runs wait here.
+    hops: Mutex<Option<mpsc::Receiver<Hop>>>,
 }
 
 impl std::fmt::Debug for Sidecar {
@@ -91,10 +94,11 @@ impl std::fmt::Debug for Sidecar {
 }
 
 impl Sidecar {
-    /// The sidecar over shared state. `version` is what answers name.
+    /// The sidecar over shared state; made before anybody can ask. `version` is what answers name.
     pub fn new(state: Arc<State>, version: &'static str) -> Self {
         let password = std::env::var("MANAGEMENT_PASSWORD").unwrap_or_default();
-        Self { app: Arc::new(Manage::new(state, version, &password)) }
+        let hops = Mutex::new(state.sidecar.take());
+        Self { app: Arc::new(Manage::new(state, version, &password)), hops }
     }
 }
 
@@ -114,7 +118,7 @@ impl Manage {
 #[async_trait]
 impl BackgroundService for Sidecar {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(mut hops) = self.app.state.sidecar.take() else { return };
+        let Some(mut hops) = self.hops.lock().take() else { return };
         let router = router(&self.app);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut look = tokio::time::interval(LOOK);

@@ -138,7 +138,7 @@ pub fn run(
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let data = runtime("cliproxy", threads)?;
     let management = runtime("management", MANAGEMENT_THREADS)?;
-    let version = setting.version;
+    let sidecar = Sidecar::new(Arc::clone(state), setting.version);
     let (services, ends) = Services::new(Arc::clone(state), copies, setting);
     let edge = data.spawn(listen(edge, plan.listen, ends.edge));
     if let Some(listener) = plan.metrics {
@@ -158,7 +158,7 @@ pub fn run(
         side.spawn(background(Renewer(Arc::clone(state)), end(), settled)),
         side.spawn(background(Discovery(Arc::clone(state)), end(), now)),
         side.spawn(background(Writer(Arc::clone(state)), end(), now)),
-        management.spawn(background(Sidecar::new(Arc::clone(state), version), end(), now)),
+        management.spawn(background(sidecar, end(), now)),
     ];
     // It is an upstream, and has its share of the load.
     others.extend(demo.map(|demo| data.spawn(background(demo, end(), now))));

@@ -68,7 +68,7 @@ pub fn sweep(folder: &Path) {
         let name = name.to_string_lossy();
         let ours = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
         let id = ours.and_then(|rest| rest.rsplit_once('.')).map(|(_, id)| id);
-        if !id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok()) {
+        if id.is_none_or(|id| uuid::Uuid::try_parse(id).is_err()) {
             continue;
         }
         let written = entry.metadata().and_then(|about| about.modified());

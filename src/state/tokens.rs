@@ -73,6 +73,8 @@ impl State {
             self.put(account, &tokens.access_token, tokens.end_s, api.map(Arc::from));
             return Ok(());
         }
+        // Whoever changes the file meanwhile would undo this, or be undone.
+        let _one_at_a_time = self.account_files.lock();
         let folder = accounts::folder(&config.auth.auth_dir);
         let path = folder.join(&account.file);
         let bytes = accounts::bytes(&folder, &path)?;

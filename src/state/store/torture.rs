@@ -36,7 +36,7 @@ impl Disk {
         let platter = self.0.lock();
         let mut bytes = platter.synced.clone();
         for (n, change) in platter.unsynced.iter().enumerate() {
-            if digest(seed, n) % 2 == 0 {
+            if digest(seed, n).is_multiple_of(2) {
                 apply(&mut bytes, change);
             }
         }
@@ -151,8 +151,8 @@ fn p44_killed_or_without_power_at_any_write_it_holds_the_old_or_the_new_batch() 
         let opened = Builder::new().create_with_backend(disk.clone());
         let written = opened.map_err(StoreError::from).and_then(|database| {
             let written = write(&database, batch(2).iter());
-            // Its end is not seen by a process that is killed.
-            std::mem::forget(database);
+            // A process that is killed does not see its end.
+            let _ = std::mem::ManuallyDrop::new(database);
             written
         });
         let finished = written.is_ok();
