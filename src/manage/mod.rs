@@ -36,6 +36,7 @@ mod secret;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use crate::state::State;
 use crate::state::sidecar::{Answer, Hop};
@@ -203,6 +204,7 @@ fn all_routes() -> Routes {
         .chain(routing::routes())
         .chain(quota::routes())
         .chain(logs::routes())
+        .chain(usage::routes())
         .collect()
 }
 

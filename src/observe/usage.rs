@@ -131,7 +131,8 @@ impl About<'_> {
         place
     }
 
-    fn key(&self) -> Key {
+    /// The same, to be kept.
+    pub fn key(&self) -> Key {
         Key {
             hour: self.hour,
             client_key: Arc::from(self.client_key),

@@ -202,6 +202,11 @@ fn digest(of: &impl Hash) -> u64 {
 }
 
 impl State {
+    /// The store, where there is one.
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.keeper.get().map(|keeper| &keeper.store)
+    }
+
     /// Keeps what is learnt in `folder` from now on, and takes up what is there. Call it before the first
     /// request. A folder that cannot be used is told and changes nothing else.
     pub fn keep_in(&self, folder: &Path) {
@@ -240,6 +245,7 @@ impl State {
     fn try_to_keep(&self, keeper: &Keeper, now: Now) {
         let cooldowns = self.snapshot.load().config.routing.save_cooldown_status;
         let kept = keeper.keep(&self.pool, cooldowns, now);
+        let kept = kept.and_then(|kept| self.keep_usage(&keeper.store).map(|()| kept));
         let file = keeper.store.file().display();
         let mut books = keeper.books.lock();
         match kept {

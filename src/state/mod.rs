@@ -23,6 +23,7 @@ pub mod sidecar;
 mod sign;
 pub mod store;
 mod tokens;
+pub mod usage;
 pub mod waiting;
 
 use crate::observe::metrics::Metrics;
@@ -87,6 +88,7 @@ pub struct State {
     renewals: Renewals,
     /// Nothing is kept over a restart without one.
     keeper: OnceLock<Keeper>,
+    usage_kept: usage::Kept,
     /// What upstreams list of themselves.
     found: Mutex<Found>,
     started: Instant,
@@ -186,6 +188,7 @@ impl State {
             account_files: Mutex::default(),
             renewals: Renewals::default(),
             keeper: OnceLock::new(),
+            usage_kept: usage::Kept::default(),
             found: Mutex::default(),
             started: Instant::now(),
         };

@@ -32,6 +32,8 @@ pub enum Table {
     Health,
     /// Bindings by session.
     Sessions,
+    /// Usage by hour and names.
+    Usage,
 }
 
 impl Table {
@@ -39,6 +41,7 @@ impl Table {
         TableDefinition::new(match self {
             Self::Health => "health",
             Self::Sessions => "sessions",
+            Self::Usage => "usage",
         })
     }
 }

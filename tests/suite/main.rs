@@ -34,4 +34,5 @@ mod storm;
 mod streams;
 mod tls;
 mod torture;
+mod usage;
 mod waiting;

@@ -1,14 +1,15 @@
 //! The management sidecar through the process: over the wire, with the files, beside traffic.
 
+use crate::reload::until;
 use crate::shared::{CHAT, chat_keys, proxy, whole};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use testkit::client::Answer;
 use testkit::proxy::Proxy;
 use testkit::upstream::{Upstream, json as json_step};
 
 const SECRET: &str = "mgmt-test";
-const ON: &str =
+pub(crate) const ON: &str =
     "# who may manage\nremote-management: {allow-remote: false, secret-key: mgmt-test} # for now\n";
 
 /// A request with headers of its own.
@@ -25,23 +26,12 @@ fn send(proxy: &Proxy, method: &str, path: &str, headers: &[(&str, &str)], body:
     client.answer()
 }
 
-fn manage(proxy: &Proxy, method: &str, path: &str, body: &str) -> Answer {
+pub(crate) fn manage(proxy: &Proxy, method: &str, path: &str, body: &str) -> Answer {
     send(proxy, method, &format!("/v0/management/{path}"), &[("x-management-secret", SECRET)], body)
 }
 
 fn config_text(proxy: &Proxy) -> String {
     std::fs::read_to_string(proxy.folder().join("config.yaml")).expect("the configuration")
-}
-
-fn until(mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(15);
-    while Instant::now() < end {
-        if done() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    false
 }
 
 #[test]
