@@ -16,6 +16,7 @@
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
 
+mod alerts;
 mod answer;
 mod auth_files;
 mod auth_list;
@@ -75,6 +76,7 @@ pub(crate) struct Manage {
     connector: Connector,
     kiro: kiro::Cache,
     providers: providers::Cache,
+    watch: alerts::Watch,
     version: &'static str,
 }
 
@@ -111,6 +113,7 @@ impl Manage {
             connector: Connector::new(None),
             kiro: kiro::Cache::default(),
             providers: providers::Cache::default(),
+            watch: alerts::Watch::default(),
             version,
         }
     }
@@ -138,7 +141,12 @@ impl BackgroundService for Sidecar {
                         Err(_) => send(too_much(), hop.answer).await,
                     }
                 }
-                _ = look.tick() => secret::keep_hashed(&self.app).await,
+                _ = look.tick() => {
+                    secret::keep_hashed(&self.app).await;
+                    let app = Arc::clone(&self.app);
+                    // Not on the thread that answers.
+                    let _ = beside(move || alerts::look(&app)).await;
+                }
                 _ = shutdown.changed() => return,
             }
         }
@@ -205,6 +213,7 @@ fn all_routes() -> Routes {
         .chain(quota::routes())
         .chain(logs::routes())
         .chain(usage::routes())
+        .chain(alerts::routes())
         .collect()
 }
 

@@ -43,6 +43,13 @@ pub(super) struct Group {
     models: BTreeSet<String>,
 }
 
+impl Group {
+    /// Models that it serves.
+    pub(super) fn models(&self) -> u64 {
+        self.models.len() as u64
+    }
+}
+
 /// What is known of all providers, and since when.
 pub(super) type Cache = Mutex<Option<(Instant, Arc<Groups>)>>;
 /// Providers by name.
@@ -59,7 +66,7 @@ pub(super) async fn metrics(
 }
 
 /// The groups, counted anew where they are old. Anybody may ask: however many do, they are counted once.
-fn counted(app: &Manage) -> Arc<Groups> {
+pub(super) fn counted(app: &Manage) -> Arc<Groups> {
     let mut cache = app.providers.lock();
     match &*cache {
         Some((at, groups)) if at.elapsed() < KEPT => Arc::clone(groups),
@@ -83,7 +90,7 @@ fn standing(app: &Manage, name: &str, group: &Group) -> Standing {
         total: group.total,
         ready: group.ready,
         cooling: group.cooling,
-        models: group.models.len() as u64,
+        models: group.models(),
     }
 }
 
@@ -100,6 +107,12 @@ fn groups(app: &Manage) -> Groups {
     }
     for listed in app.state.pool.models(now) {
         groups.entry(listed.provider.to_string()).or_default().models.insert(listed.id.to_string());
+    }
+    // A list names one provider of each model.
+    for shared in app.state.shared_models() {
+        for provider in shared.providers {
+            groups.entry(provider.to_string()).or_default().models.insert(shared.model.to_string());
+        }
     }
     groups
 }

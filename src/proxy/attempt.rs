@@ -62,7 +62,8 @@ impl Exchange<'_, '_> {
             };
             refuse_empty |= course.refuses_empty(asked.parsed.call.operation, self.state);
             let plan = made.plan.clone();
-            match self.open(&pick, token.as_deref(), asked, made).await {
+            // Gone before the answer moves: a stream holds memory for that only.
+            match Box::pin(self.open(&pick, token.as_deref(), asked, made)).await {
                 Ok((opened, lane)) => Ok((opened, lane, plan)),
                 Err(missed) => Err(missed),
             }

@@ -119,7 +119,7 @@ impl Exchange<'_, '_> {
                     Wait::Gone(error) => return Ok(Err(error)),
                 },
                 Turn::Stuck { error, outlook } => {
-                    match self.otherwise(&mut tried, *error, outlook, seed, voice).await {
+                    match Box::pin(self.otherwise(&mut tried, *error, outlook, seed, voice)).await {
                         Otherwise::Go => {}
                         Otherwise::End(error) => return Err(*error),
                         Otherwise::Gone(error) => return Ok(Err(error)),

@@ -291,3 +291,31 @@ fn p57_off_is_404_in_json_and_the_metrics_are_open() {
     client.get("/health", &[]);
     assert_eq!(client.answer().head.status, 200, "a head has no body, and the connection goes on");
 }
+
+#[test]
+fn row_29_alerts_rise_with_the_ratio_and_name_their_provider() {
+    let upstream = Upstream::start(|seen| {
+        if seen.json()["model"] == "limited" {
+            return vec![json_step(429, r#"{"error":{"message":"slow down"}}"#)];
+        }
+        whole(&seen.path)
+    });
+    let config = chat_keys(&upstream.url(), &["one"])
+        .replace("[{name: m, alias: m}]", "[{name: m}, {name: limited}]\n    disable-cooling: true");
+    let proxy = proxy(&format!("{ON}{config}"));
+    let alerts = || manage(&proxy, "GET", "alerts", "").json();
+    assert_eq!(alerts()["firing"], 0);
+    for _ in 0..12 {
+        proxy.post(CHAT.path, &CHAT.body("m", false));
+    }
+    assert_eq!(alerts()["firing"], 0);
+    for _ in 0..3 {
+        assert_eq!(proxy.post(CHAT.path, &CHAT.body("limited", false)).head.status, 429);
+    }
+    assert!(until(|| alerts()["firing"] == 1), "{}", alerts());
+    let alert = alerts()["alerts"][0].clone();
+    assert_eq!((&alert["id"], &alert["severity"]), (&json!("rate-limit-ratio"), &json!("critical")));
+    assert_eq!((&alert["subject"], &alert["status"]), (&json!("up"), &json!("firing")));
+    assert_eq!(alert["current_value"], 0.2);
+    assert!(until(|| proxy.log().contains("alert critical: up: many calls are refused with 429")));
+}

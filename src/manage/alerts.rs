@@ -1,0 +1,93 @@
+//! What an operator should look at.
+//!
+//! Enters: counts of calls, how credentials stand, the time. Leaves: `GET alerts`, and a line in the log when an
+//! alert rises, gets worse or better, or falls. May go wrong: nothing.
+
+use super::answer::Json;
+use super::{App, Manage, Routes, beside, providers};
+use crate::observe::alerts::{Alerts, Change, Figures, RULES, Rule, Severity, Subject};
+use axum::extract::State;
+use axum::routing::get;
+use parking_lot::Mutex;
+use pool::Class;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time after the start until which nobody is missed.
+const SETTLED: Duration = Duration::from_mins(1);
+
+/// The rules in force, and what they came to.
+pub(super) struct Watch {
+    rules: Vec<Rule>,
+    alerts: Mutex<Alerts>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { rules: RULES.iter().map(|rule| rule.to_rule()).collect(), alerts: Mutex::default() }
+    }
+}
+
+pub(super) fn routes() -> Routes {
+    vec![("alerts".to_owned(), get(list))]
+}
+
+async fn list(State(app): State<App>) -> Result<Json, super::Refusal> {
+    let app = Arc::clone(&app);
+    beside(move || {
+        look(&app);
+        let alerts = app.watch.alerts.lock().list(app.state.now().wall_s);
+        let firing = alerts.iter().filter(|alert| alert.resolved_at.is_none()).count();
+        Json(json!({ "alerts": alerts, "firing": firing }))
+    })
+    .await
+}
+
+/// Looks at everything once and tells what changed.
+pub(super) fn look(app: &Manage) {
+    let now_s = app.state.now().wall_s;
+    let mut alerts = app.watch.alerts.lock();
+    for rule in &app.watch.rules {
+        let mut seen = app.state.providers.figures(rule.subject, rule.window_s, now_s);
+        if rule.subject == Subject::Providers {
+            standing(app, &mut seen);
+        }
+        let seen = seen.iter().map(|(subject, figures)| (&**subject, *figures));
+        for change in alerts.look(rule, seen, now_s) {
+            tell(&change);
+        }
+    }
+}
+
+/// What is known of providers besides their calls.
+fn standing(app: &Manage, seen: &mut BTreeMap<Arc<str>, Figures>) {
+    let now = app.state.now();
+    for status in app.state.pool.credentials(now).iter().filter(|status| !status.disabled) {
+        let figures = seen.entry(Arc::clone(&status.provider)).or_default();
+        let exhausted = |class: Class| matches!(class, Class::Quota | Class::Payment);
+        figures.credentials += 1;
+        figures.exhausted += u64::from(status.cooling.iter().any(|(_, rest)| exhausted(rest.class)));
+    }
+    // Upstreams may still be asked what they serve.
+    if app.state.uptime() < SETTLED {
+        return;
+    }
+    let groups = providers::counted(app);
+    for (name, figures) in seen.iter_mut() {
+        figures.models = Some(groups.get(&**name).map_or(0, providers::Group::models));
+    }
+}
+
+fn tell(change: &Change) {
+    let alert = &change.alert;
+    let (id, value, threshold) = (&alert.id, alert.current_value, alert.threshold);
+    if alert.resolved_at.is_some() {
+        tracing::info!(alert = id, "alert resolved: {}", alert.title);
+    } else if alert.severity == Severity::Critical {
+        tracing::error!(alert = id, value, threshold, "alert critical: {}", alert.title);
+    } else {
+        tracing::warn!(alert = id, value, threshold, "alert warning: {}", alert.title);
+    }
+}
