@@ -4,7 +4,7 @@
 //! for people or JSON for scripts. Exit code 1: nobody serves the model, or not for that key. What a running
 //! process has learnt (rests, load, errors) is not seen from outside of it, and the answer says so.
 
-use super::serve::{config_file, read};
+use super::serve::read_named;
 use super::{ConfigArgs, complain, say};
 use crate::state::keys::{ClientKeys, Holder};
 use clap::Args;
@@ -63,11 +63,7 @@ impl Report {
 
 /// Prints the explanation.
 pub(super) fn run(args: &ExplainArgs) -> ExitCode {
-    let Some(file) = config_file(args.config.config.as_deref()) else {
-        complain("there is no config.yaml here; name one with --config");
-        return ExitCode::FAILURE;
-    };
-    let (config, accounts) = match read(&file) {
+    let (_, config, accounts) = match read_named(args.config.config.as_deref()) {
         Ok(read) => read,
         Err(code) => return code,
     };

@@ -1,18 +1,14 @@
 //! `cliproxy models`: what a configuration serves.
 
-use super::serve::{config_file, read};
-use super::{ModelsArgs, complain, say};
+use super::serve::read_named;
+use super::{ModelsArgs, say};
 use pool::{Now, Pool};
 use std::fmt::Write;
 use std::process::ExitCode;
 
 /// Prints the list.
 pub(super) fn run(args: &ModelsArgs) -> ExitCode {
-    let Some(file) = config_file(args.config.config.as_deref()) else {
-        complain("there is no config.yaml here; name one with --config");
-        return ExitCode::FAILURE;
-    };
-    let (config, accounts) = match read(&file) {
+    let (_, config, accounts) = match read_named(args.config.config.as_deref()) {
         Ok(read) => read,
         Err(code) => return code,
     };

@@ -36,8 +36,18 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
+/// Reads the configuration file that a command's arguments mean; without one there is nothing to look at.
+pub(super) fn read_named(named: Option<&Path>) -> Result<(PathBuf, Config, Accounts), ExitCode> {
+    let Some(file) = config_file(named) else {
+        complain("there is no config.yaml here; name one with --config, or start without one for the demo");
+        return Err(ExitCode::FAILURE);
+    };
+    let (config, accounts) = read(&file)?;
+    Ok((file, config, accounts))
+}
+
 /// Reads a configuration file and its accounts; mistakes and warnings go to standard error.
-pub(super) fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
+fn read(file: &Path) -> Result<(Config, Accounts), ExitCode> {
     read_to_watch(file).map(|(config, accounts, _)| (config, accounts))
 }
 
