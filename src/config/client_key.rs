@@ -14,8 +14,10 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// A client key with its limits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A client key with its limits. `remote` makes what is derived for the map with all members callable from the
+/// impls below, which know the key alone as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(remote = "Self", default, rename_all = "kebab-case")]
 pub struct ClientKey {
     /// The key, trimmed.
     pub api_key: Secret,
@@ -29,31 +31,17 @@ pub struct ClientKey {
     /// When it stops to be good.
     pub expires: Expiry,
     /// Most requests at once; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
     pub max_concurrency: u32,
     /// Most requests in any 60 seconds; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
     pub rpm: u32,
     /// Tokens in any 60 seconds after which further requests are refused; 0: no limit.
+    #[serde(deserialize_with = "floor_zero")]
     pub tpm: u64,
 }
 
-/// What stands in the file. The same members, so that `Serialize` and `Deserialize` can be derived for them.
-#[derive(Default, Deserialize, Serialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Written {
-    api_key: Secret,
-    name: String,
-    allowed_models: Vec<String>,
-    allowed_prefixes: Vec<String>,
-    expires: Expiry,
-    #[serde(deserialize_with = "floor_zero")]
-    max_concurrency: u32,
-    #[serde(deserialize_with = "floor_zero")]
-    rpm: u32,
-    #[serde(deserialize_with = "floor_zero")]
-    tpm: u64,
-}
-
-/// The keys of [`Written`].
+/// The keys of the map.
 const KEYS: &[&str] =
     &["api-key", "name", "allowed-models", "allowed-prefixes", "expires", "max-concurrency", "rpm", "tpm"];
 
@@ -91,10 +79,7 @@ impl Serialize for ClientKey {
         if self.is_plain() {
             return self.api_key.serialize(out);
         }
-        let Self { api_key, name, allowed_models, allowed_prefixes, expires, max_concurrency, rpm, tpm } =
-            self.clone();
-        Written { api_key, name, allowed_models, allowed_prefixes, expires, max_concurrency, rpm, tpm }
-            .serialize(out)
+        Self::serialize(self, out)
     }
 }
 
@@ -114,26 +99,7 @@ impl<'de> Deserialize<'de> for ClientKey {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ClientKey, A::Error> {
-                let Written {
-                    api_key,
-                    name,
-                    allowed_models,
-                    allowed_prefixes,
-                    expires,
-                    max_concurrency,
-                    rpm,
-                    tpm,
-                } = Written::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(ClientKey {
-                    api_key,
-                    name,
-                    allowed_models,
-                    allowed_prefixes,
-                    expires,
-                    max_concurrency,
-                    rpm,
-                    tpm,
-                })
+                ClientKey::deserialize(MapAccessDeserializer::new(map))
             }
         }
 

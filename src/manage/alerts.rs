@@ -48,11 +48,20 @@ async fn list(State(app): State<App>) -> Result<Json, super::Refusal> {
 /// Looks at everything once and tells what changed.
 pub(super) fn look(app: &Manage) {
     let now_s = app.state.now().wall_s;
+    let standing = standing(app);
     let mut alerts = app.watch.alerts.lock();
     for rule in &app.watch.rules {
         let mut seen = app.state.providers.figures(rule.subject, rule.window_s, now_s);
         if rule.subject == Subject::Providers {
-            standing(app, &mut seen);
+            for (provider, known) in &standing {
+                let figures = seen.entry(Arc::clone(provider)).or_default();
+                *figures = Figures {
+                    credentials: known.credentials,
+                    exhausted: known.exhausted,
+                    models: known.models,
+                    ..*figures
+                };
+            }
         }
         let seen = seen.iter().map(|(subject, figures)| (&**subject, *figures));
         for change in alerts.look(rule, seen, now_s) {
@@ -62,22 +71,22 @@ pub(super) fn look(app: &Manage) {
 }
 
 /// What is known of providers besides their calls.
-fn standing(app: &Manage, seen: &mut BTreeMap<Arc<str>, Figures>) {
-    let now = app.state.now();
-    for status in app.state.pool.credentials(now).iter().filter(|status| !status.disabled) {
+fn standing(app: &Manage) -> BTreeMap<Arc<str>, Figures> {
+    let mut seen: BTreeMap<Arc<str>, Figures> = BTreeMap::new();
+    for status in app.state.pool.credentials(app.state.now()).iter().filter(|status| !status.disabled) {
         let figures = seen.entry(Arc::clone(&status.provider)).or_default();
         let exhausted = |class: Class| matches!(class, Class::Quota | Class::Payment);
         figures.credentials += 1;
         figures.exhausted += u64::from(status.cooling.iter().any(|(_, rest)| exhausted(rest.class)));
     }
     // Upstreams may still be asked what they serve.
-    if app.state.uptime() < SETTLED {
-        return;
+    if app.state.uptime() >= SETTLED {
+        let groups = providers::counted(app);
+        for (name, figures) in &mut seen {
+            figures.models = Some(groups.get(&**name).map_or(0, providers::Group::models));
+        }
     }
-    let groups = providers::counted(app);
-    for (name, figures) in seen.iter_mut() {
-        figures.models = Some(groups.get(&**name).map_or(0, providers::Group::models));
-    }
+    seen
 }
 
 fn tell(change: &Change) {
