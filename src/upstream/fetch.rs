@@ -1,7 +1,7 @@
 //! A small request of our own, over the connections that traffic uses.
 //!
-//! Enters: a way and a [`Question`]. Leaves: status and body. May go wrong: no connection, no answer in
-//! [`WITHIN`], an answer of more than [`MOST`] bytes.
+//! Enters: a way and a [`Question`]. Leaves: an [`Answer`]. May go wrong: no connection, no answer in time, an
+//! answer that is too long.
 
 use super::peer::Lane;
 use super::stamp::secret_value;
@@ -11,7 +11,7 @@ use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, OrErr, Result};
 use secrecy::{ExposeSecret, SecretString};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for all of it.
 pub const WITHIN: Duration = Duration::from_secs(30);
@@ -31,8 +31,33 @@ pub struct Question<'q> {
     pub body: &'q SecretString,
 }
 
-/// Asks, and reads the answer.
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Value of `Date`.
+    pub date: Option<String>,
+    /// Time until the head was there.
+    pub took: Duration,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// Asks, and reads the answer: at most [`MOST`] bytes [`WITHIN`] so long.
 pub async fn ask(connector: &Connector, lane: &Lane, question: &Question<'_>) -> Result<(u16, Vec<u8>)> {
+    let answer = ask_within(connector, lane, question, WITHIN, MOST).await?;
+    Ok((answer.status, answer.body))
+}
+
+/// Asks, and reads an answer of at most `most` bytes.
+pub async fn ask_within(
+    connector: &Connector,
+    lane: &Lane,
+    question: &Question<'_>,
+    within: Duration,
+    most: usize,
+) -> Result<Answer> {
     let target = match lane.forward() {
         Some(_) => format!("http://{}{}", lane.authority(), question.target),
         None => question.target.to_owned(),
@@ -54,34 +79,42 @@ pub async fn ask(connector: &Connector, lane: &Lane, question: &Question<'_>) ->
             HeaderName::from_bytes(name.as_bytes()).or_err(ErrorType::InternalError, "a header name")?;
         header.insert_header(name, secret_value(value.expose_secret())?)?;
     }
-    tokio::time::timeout(WITHIN, exchange(connector, lane, header, body)).await.unwrap_or_else(|_| {
-        Error::e_explain(ErrorType::ReadTimedout, format!("no answer within {} seconds", WITHIN.as_secs()))
+    tokio::time::timeout(within, exchange(connector, lane, header, body, most)).await.unwrap_or_else(|_| {
+        Error::e_explain(ErrorType::ReadTimedout, format!("no answer within {} seconds", within.as_secs()))
     })
 }
 
 async fn exchange(
     connector: &Connector,
     lane: &Lane,
-    header: RequestHeader,
+    request: RequestHeader,
     body: Bytes,
-) -> Result<(u16, Vec<u8>)> {
+    most: usize,
+) -> Result<Answer> {
+    let begun = Instant::now();
     // A connection of its own: a pooled one may be dead, and sending a refresh token twice ends some logins.
     let (mut session, _) = Box::pin(connector.get_http_session(&lane.fresh())).await?;
     let without_body = body.is_empty();
-    session.write_request_header(Box::new(header)).await?;
+    session.write_request_header(Box::new(request)).await?;
     if !without_body {
         session.write_request_body(body, true).await?;
     }
     session.finish_request_body().await?;
     session.read_response_header().await?;
-    let status = session.response_header().map_or(0, |head| head.status.as_u16());
-    let mut answer = Vec::new();
+    let head = session.response_header();
+    let date = head.and_then(|head| head.headers.get(header::DATE)).and_then(|date| date.to_str().ok());
+    let mut answer = Answer {
+        status: head.map_or(0, |head| head.status.as_u16()),
+        date: date.map(str::to_owned),
+        took: begun.elapsed(),
+        body: Vec::new(),
+    };
     while let Some(chunk) = session.read_response_body().await? {
-        if answer.len() + chunk.len() > MOST {
+        if answer.body.len() + chunk.len() > most {
             return Error::e_explain(ErrorType::ReadError, "the answer is too long");
         }
-        answer.extend_from_slice(&chunk);
+        answer.body.extend_from_slice(&chunk);
     }
     session.shutdown().await;
-    Ok((status, answer))
+    Ok(answer)
 }

@@ -4,7 +4,8 @@
 //! configuration can be used. May go wrong: nothing.
 
 use super::Finding;
-use crate::state::{accounts, reload};
+use crate::state::accounts::{self, Accounts};
+use crate::state::{load, reload};
 use config::Config;
 use pool::CredentialSpec;
 use std::net::{TcpListener, ToSocketAddrs};
@@ -26,16 +27,17 @@ pub(super) fn look(file: Option<&Path>) -> (Vec<Finding>, Option<(Config, Vec<Cr
         found.extend(open_files());
         return (found, None);
     };
-    let Some(config) = read(file, &mut found) else { return (found, None) };
+    let Some((config, accounts)) = read(file, &mut found) else { return (found, None) };
     keys(&config, &mut found);
-    let specs = credentials(file, &config, &mut found);
+    let specs = credentials(file, &config, &accounts, &mut found);
     listen(&config, &mut found);
     found.extend(open_files());
     logs(&config, file, &mut found);
     (found, Some((config, specs)))
 }
 
-fn read(file: &Path, found: &mut Vec<Finding>) -> Option<Config> {
+/// Reads the file as `serve` does, with all that it names.
+fn read(file: &Path, found: &mut Vec<Finding>) -> Option<(Config, Accounts)> {
     let name = file.display().to_string();
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,
@@ -45,29 +47,28 @@ fn read(file: &Path, found: &mut Vec<Finding>) -> Option<Config> {
             return None;
         }
     };
-    readable_by_others("config", file, found);
-    match config::load(&bytes) {
-        Ok(loaded) => {
-            let warning = |text: String| Finding::warning("config", text, "mend or remove the key");
-            found.extend(loaded.warnings.iter().map(|notice| warning(notice.in_file(&name).to_string())));
+    readable_by_others(file, found);
+    match load::load(&bytes, &name) {
+        Ok(read) => {
+            let mend = "mend what it names, or take it out where it is not needed";
+            found.extend(read.warnings.iter().map(|text| Finding::warning("config", text, mend)));
             found.push(Finding::fine("config", format!("{name} is read")));
-            Some(loaded.config)
+            Some((read.config, read.accounts))
         }
-        Err(broken) => {
-            let failure = |text: String| Finding::failure("config", text, "mend the line");
-            found.extend(broken.notices.iter().map(|notice| failure(notice.in_file(&name).to_string())));
+        Err(mistakes) => {
+            found.extend(mistakes.into_iter().map(|text| Finding::failure("config", text, "mend the line")));
             None
         }
     }
 }
 
-/// Files with secrets are their owner's.
-fn readable_by_others(topic: &'static str, file: &Path, found: &mut Vec<Finding>) {
+/// A file with secrets is its owner's.
+fn readable_by_others(file: &Path, found: &mut Vec<Finding>) {
     let mode = std::fs::metadata(file).map_or(0, |facts| facts.permissions().mode());
     if mode & 0o077 != 0 {
         let fact =
             format!("{} holds secrets and others may read it (mode {:o})", file.display(), mode & 0o777);
-        found.push(Finding::warning(topic, fact, format!("chmod 600 {}", file.display())));
+        found.push(Finding::warning("config", fact, format!("chmod 600 {}", file.display())));
     }
 }
 
@@ -85,23 +86,16 @@ fn keys(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
-fn credentials(file: &Path, config: &Config, found: &mut Vec<Finding>) -> Vec<CredentialSpec> {
-    let folder = accounts::folder(&config.auth.auth_dir);
-    let read = accounts::scan(&folder);
-    for (name, reason) in &read.bad {
-        let fact = format!("{}: {reason}", folder.join(name).display());
-        found.push(Finding::warning("accounts", fact, "mend or remove the file; it is not served"));
-    }
-    for account in &read.good {
-        readable_by_others("accounts", &folder.join(&account.file), found);
-    }
-    for unserved in pool::unserved(config, &read.good) {
-        let mend = "complete it, or remove it if it is not needed";
-        found.push(Finding::warning("credentials", unserved, mend));
-    }
-    let (settings, specs) = pool::from_config(config, &read.good);
+fn credentials(
+    file: &Path,
+    config: &Config,
+    accounts: &Accounts,
+    found: &mut Vec<Finding>,
+) -> Vec<CredentialSpec> {
+    let (settings, specs) = pool::from_config(config, &accounts.good);
     let loaded = pool::Pool::default().update(settings, specs.clone());
     if loaded.models == 0 {
+        let folder = accounts::folder(&config.auth.auth_dir);
         let mend = format!("add a provider to {} or an account to {}", file.display(), folder.display());
         found.push(Finding::failure("credentials", "no model is served", mend));
     } else {

@@ -6,16 +6,16 @@
 
 use super::Finding;
 use crate::state::lanes::{Lanes, NoLane};
+use crate::upstream::fetch::{self, Answer, Question};
 use crate::upstream::peer::Lane;
 use config::Config;
 use futures::{StreamExt, stream};
 use pingora::connectors::http::Connector;
-use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 use pool::CredentialSpec;
-use secrecy::ExposeSecret;
+use secrecy::SecretString;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest look at an origin.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -25,16 +25,6 @@ const MOST: usize = 4 << 20;
 const AT_ONCE: usize = 16;
 /// Tokens and signatures of more difference are refused by some upstreams.
 const SKEW_S: u64 = 60;
-
-/// What an origin showed.
-pub(super) struct Reached {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
-    /// Time until the head of the answer.
-    took: Duration,
-    /// Seconds by which its clock differs from ours, where it said the time.
-    skew_s: Option<u64>,
-}
 
 /// Asks each origin once.
 pub(super) async fn look(config: &Config, specs: &[CredentialSpec]) -> Vec<Finding> {
@@ -65,7 +55,7 @@ pub(super) async fn look(config: &Config, specs: &[CredentialSpec]) -> Vec<Findi
     while let Some((name, reached)) = asked.next().await {
         found.push(match reached {
             Ok(Ok(reached)) => {
-                skews.extend(reached.skew_s);
+                skews.extend(reached.date.as_deref().and_then(skew));
                 let took = reached.took.as_millis();
                 Finding::fine("upstream", format!("{name} answers ({}, {took} ms)", reached.status))
             }
@@ -78,56 +68,11 @@ pub(super) async fn look(config: &Config, specs: &[CredentialSpec]) -> Vec<Findi
 }
 
 /// Asks for `path` once, over a connection of its own.
-pub(super) async fn get(
-    connector: &Connector,
-    lane: &Lane,
-    path: &str,
-    key: Option<&str>,
-) -> Result<Reached> {
-    let begun = Instant::now();
-    let exchange = async {
-        let (mut session, _) = Box::pin(connector.get_http_session(&lane.fresh())).await?;
-        session.write_request_header(Box::new(header(lane, path, key)?)).await?;
-        session.finish_request_body().await?;
-        session.read_response_header().await?;
-        let head = session.response_header();
-        let date = head.and_then(|head| head.headers.get("date")).and_then(|date| date.to_str().ok());
-        let mut reached = Reached {
-            status: head.map_or(0, |head| head.status.as_u16()),
-            took: begun.elapsed(),
-            skew_s: date.and_then(skew),
-            body: Vec::new(),
-        };
-        while let Some(chunk) = session.read_response_body().await? {
-            if reached.body.len() + chunk.len() > MOST {
-                return Error::e_explain(ErrorType::ReadError, "the answer is too long");
-            }
-            reached.body.extend_from_slice(&chunk);
-        }
-        session.shutdown().await;
-        Ok(reached)
-    };
-    tokio::time::timeout(WITHIN, exchange).await.unwrap_or_else(|_| {
-        Error::e_explain(ErrorType::ConnectTimedout, format!("no answer in {} seconds", WITHIN.as_secs()))
-    })
-}
-
-fn header(lane: &Lane, path: &str, key: Option<&str>) -> Result<RequestHeader> {
-    let forward = lane.forward();
-    let target = match forward {
-        Some(_) => format!("http://{}{path}", lane.authority()),
-        None => path.to_owned(),
-    };
-    let mut header = RequestHeader::build("GET", target.as_bytes(), Some(4))?;
-    header.insert_header("host", lane.authority())?;
-    header.insert_header("user-agent", "cliproxy")?;
-    if let Some(login) = forward.and_then(|forward| forward.credentials.as_ref()) {
-        header.insert_header("proxy-authorization", login.expose_secret())?;
-    }
-    if let Some(key) = key {
-        header.insert_header("authorization", format!("Bearer {key}"))?;
-    }
-    Ok(header)
+pub(super) async fn get(connector: &Connector, lane: &Lane, path: &str, key: Option<&str>) -> Result<Answer> {
+    let key = key.map(|key| ("authorization", SecretString::from(format!("Bearer {key}"))));
+    let question =
+        Question { method: "GET", target: path, headers: key.as_slice(), body: &SecretString::default() };
+    fetch::ask_within(connector, lane, &question, WITHIN, MOST).await
 }
 
 /// Seconds between an HTTP date and now.
@@ -143,7 +88,7 @@ fn failed(name: &str, error: &Error) -> Finding {
             "its certificate is not trusted here: check base-url, the clock, and the system's CA certificates"
         }
         ErrorType::ConnectProxyFailure => "the proxy on the way refuses: check proxy-url and its login",
-        ErrorType::ConnectTimedout | ErrorType::ConnectNoRoute => {
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::ConnectNoRoute => {
             "check the network and the firewall; where a proxy is needed set proxy-url"
         }
         _ => "check base-url, DNS and the network; where a proxy is needed set proxy-url",
