@@ -15,6 +15,7 @@
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
 mod alerts;
 mod answer;
@@ -30,6 +31,7 @@ mod lists;
 mod lockout;
 mod logs;
 mod mask;
+mod notify;
 mod providers;
 mod quota;
 mod routing;
@@ -57,6 +59,7 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 /// Requests that are answered at once, live tails included.
@@ -77,6 +80,7 @@ pub(crate) struct Manage {
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
+    notifier: notify::Notifier,
     version: &'static str,
 }
 
@@ -108,6 +112,7 @@ impl Sidecar {
 impl Manage {
     fn new(state: Arc<State>, version: &'static str, password: &str) -> Self {
         Self {
+            notifier: notify::Notifier::new(&state),
             state,
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
@@ -126,6 +131,11 @@ impl BackgroundService for Sidecar {
         let router = router(&self.app);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut look = tokio::time::interval(LOOK);
+        // Ends with this.
+        let mut worker = JoinSet::new();
+        if let Some(work) = self.app.notifier.worker(&self.app) {
+            worker.spawn(work);
+        }
         loop {
             tokio::select! {
                 hop = hops.recv() => {

@@ -13,7 +13,7 @@ use pingora::services::background::BackgroundService;
 use pool::{CredentialId, CredentialSpec};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,14 +91,29 @@ impl State {
         match models {
             Ok(models) => {
                 let count = models.len();
+                self.unlisted.lock().remove(&spec.id);
                 let before = self.found.lock().insert(spec.id.clone(), models.clone());
                 if before.as_ref() != Some(&models) {
                     tracing::info!(credential = %spec.label, models = count, "models listed");
                     self.apply_found();
                 }
             }
-            Err(problem) => tracing::warn!(credential = %spec.label, "models not listed: {problem}"),
+            Err(problem) => {
+                self.unlisted.lock().insert(spec.id.clone());
+                tracing::warn!(credential = %spec.label, "models not listed: {problem}");
+            }
         }
+    }
+
+    /// Providers of which it is not known yet what they serve, as an upstream of theirs did not say. `patient`:
+    /// one that could not say may still do so.
+    pub fn unlisted(&self, patient: bool) -> HashSet<Arc<str>> {
+        let listers = self.pool.listers();
+        let (found, failed) = (self.found.lock(), self.unlisted.lock());
+        let silent = listers
+            .into_iter()
+            .filter(|spec| !found.contains_key(&spec.id) && (patient || !failed.contains(&spec.id)));
+        silent.map(|spec| spec.provider).collect()
     }
 }
 

@@ -41,9 +41,10 @@ use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Found, Loaded, Now, Pool, SharedModel};
+use pool::{CredentialId, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
 use sidecar::Sidecar;
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use waiting::WaitingRoom;
@@ -91,6 +92,8 @@ pub struct State {
     usage_kept: usage::Kept,
     /// What upstreams list of themselves.
     found: Mutex<Found>,
+    /// Those that could not say it when they were asked last.
+    unlisted: Mutex<HashSet<CredentialId>>,
     started: Instant,
 }
 
@@ -190,6 +193,7 @@ impl State {
             keeper: OnceLock::new(),
             usage_kept: usage::Kept::default(),
             found: Mutex::default(),
+            unlisted: Mutex::default(),
             started: Instant::now(),
         };
         let room = Arc::clone(&state.waiting);
