@@ -16,7 +16,7 @@
 //! | model `banana-empty`, `…image…` (Google) | thought without an answer; a picture |
 //! | model `claude-sonnet-4-6` (Antigravity) | 503, no capacity |
 //! | model `gpt-5.3-codex-spark` | 400, unless the token is `spark-ok` |
-//! | token with `exhausted` (Kiro) | its quota is used up |
+//! | token with `exhausted` (Kiro) | its quota is used up: so says the list of limits, and 402 |
 //! | token with `zero` (Antigravity) | a list without models |
 
 mod answers;
@@ -245,6 +245,10 @@ fn with_header(status: u16, header: &str, body: &str) -> Step {
 /// Conversations, by the end of their path.
 fn generation(call: &Call<'_>) -> Option<Vec<Step>> {
     if call.ends("/generateAssistantResponse") {
+        if call.token.contains("exhausted") {
+            let body = json!({"message": "You have reached the limit.", "reason": "MONTHLY_REQUEST_COUNT"});
+            return Some(says(402, &body));
+        }
         return Some(answers::kiro());
     }
     if call.ends("/chat/completions") {

@@ -8,9 +8,17 @@
 //! | file | rows of the checklist |
 //! |---|---|
 //! | `health.rs` | A: health, inventory, metrics, logs |
+//! | `start.rs` | B: versions, containers, start |
+//! | `quota.rs` | C: quota and management |
+//! | `onboarding.rs` | D: providers and proxies |
+//! | `routing.rs` | D: prefixes, aliases, models |
 
 mod health;
+mod onboarding;
+mod quota;
+mod routing;
 pub(crate) mod setup;
+mod start;
 
 use crate::reload::until;
 use setup::Setup;

@@ -67,9 +67,11 @@ impl Setup {
         self
     }
 
-    /// Adds an account; `base_url` is the double.
+    /// Adds an account at the double, or where its `base_url` says.
     pub(crate) fn account(&mut self, name: &str, mut account: Value) -> &mut Self {
-        account["base_url"] = json!(self.upstream);
+        if account.get("base_url").is_none() {
+            account["base_url"] = json!(self.upstream);
+        }
         self.accounts.push((name.to_owned(), account.to_string()));
         self
     }
