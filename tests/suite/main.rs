@@ -11,6 +11,7 @@ mod accounts;
 mod architecture;
 mod command_line;
 mod data_path;
+mod deployment;
 mod doctor;
 mod faults;
 mod files;
