@@ -5,6 +5,7 @@
 //! connections, proxies and TLS; the error says which, never with a secret.
 
 pub mod dial;
+pub mod echo;
 pub mod fetch;
 pub mod peer;
 pub mod request;
