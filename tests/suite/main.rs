@@ -9,6 +9,7 @@
 
 mod accounts;
 mod architecture;
+mod beside;
 mod canary;
 mod command_line;
 mod data_path;

@@ -8,7 +8,7 @@ use testkit::client::Answer;
 use testkit::proxy::Proxy;
 use testkit::upstream::{Upstream, json as json_step};
 
-const SECRET: &str = "mgmt-test";
+pub(crate) const SECRET: &str = "mgmt-test";
 pub(crate) const ON: &str =
     "# who may manage\nremote-management: {allow-remote: false, secret-key: mgmt-test} # for now\n";
 
