@@ -11,6 +11,7 @@ mod accounts;
 mod architecture;
 mod command_line;
 mod data_path;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;
