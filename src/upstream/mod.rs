@@ -11,3 +11,5 @@ pub mod peer;
 pub mod request;
 pub mod resolve;
 mod stamp;
+
+pub use stamp::COPILOT;

@@ -13,6 +13,7 @@ mod beside;
 mod canary;
 mod command_line;
 mod data_path;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;
