@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::fallback::Fallbacks;
+use crate::found::Found;
 use crate::settings::{Settings, Strategy};
 use entry::Maker;
 
@@ -25,9 +26,6 @@ pub fn from_config(config: &Config, accounts: &[Account]) -> (Settings, Vec<Cred
     from_config_and(config, accounts, &Found::new())
 }
 
-/// Models that upstreams listed when they were asked, by credential ([`CredentialSpec::lists`]).
-pub type Found = HashMap<CredentialId, Vec<String>>;
-
 /// The same with what upstreams have listed.
 pub fn from_config_and(
     config: &Config,
@@ -35,7 +33,7 @@ pub fn from_config_and(
     found: &Found,
 ) -> (Settings, Vec<CredentialSpec>) {
     let mut specs = convert(config, found).0;
-    specs.extend(account::convert(config, accounts).0);
+    specs.extend(account::convert(config, accounts, found).0);
     overrides::apply(&mut specs, &config.models.model_overrides);
     let mut settings = settings(config);
     if config.routing.quota_exceeded.switch_preview_model {
@@ -48,7 +46,7 @@ pub fn from_config_and(
 /// start and reload.
 pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
     let mut told = convert(config, &Found::new()).1;
-    told.extend(account::convert(config, accounts).1);
+    told.extend(account::convert(config, accounts, &Found::new()).1);
     if config.routing.quota_exceeded.antigravity_credits {
         told.push(
             "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
@@ -190,8 +188,8 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
         }
         if !path.is_empty() {
             spec.lists = Some(Arc::from(path));
-            if let Some(ids) = found.get(&spec.id) {
-                spec.models = entry::found(ids, excluded);
+            if let Some(models) = found.get(&spec.id) {
+                spec.models = entry::found(models, excluded);
             }
         }
     }
@@ -453,8 +451,9 @@ mod tests {
             spec.models.models().iter().map(|model| model.upstream.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(ids(&specs[1]), ["kilo/auto"], "what the catalogue knows, until it was asked");
-        let listed = vec!["a".to_owned(), "b-old".to_owned()];
-        let found = Found::from([(specs[1].id.clone(), listed.clone()), (specs[2].id.clone(), listed)]);
+        let model = |id: &str| crate::FoundModel { id: Arc::from(id), ..Default::default() };
+        let listed = || Arc::from([model("a"), model("b-old")]);
+        let found = Found::from([(specs[1].id.clone(), listed()), (specs[2].id.clone(), listed())]);
         let (_, specs) = from_config_and(&config, &[], &found);
         assert_eq!(
             (ids(&specs[1]), ids(&specs[2])),

@@ -9,8 +9,11 @@
 
 mod accounts;
 mod architecture;
+mod beside;
+mod canary;
 mod command_line;
 mod data_path;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;
