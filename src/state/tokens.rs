@@ -6,6 +6,7 @@
 
 use super::renew::{Login, NotRenewed, Renewal};
 use super::{State, accounts, atomic, sign};
+use crate::upstream::echo;
 use crate::upstream::fetch::{self, Question};
 use config::{Account, Config};
 use pool::renewal::{self, Keeps, Renewed, TokenRequest, Tokens, With};
@@ -13,6 +14,12 @@ use pool::{CredentialId, Token};
 use secrecy::SecretString;
 use std::sync::Arc;
 use url::Position;
+
+/// A refusal, which may repeat what it refuses, and which is logged.
+fn without_secrets(refusal: Vec<u8>, account: &Account) -> Vec<u8> {
+    let own = [&account.secret, &account.refresh_token, &account.grant.client_secret];
+    echo::hide(refusal.into(), own.map(config::Secret::expose_secret)).into()
+}
 
 impl State {
     /// An account as its file is now: another process may have renewed it.
@@ -28,6 +35,7 @@ impl State {
     /// Asks the token endpoint and puts what it says in force.
     pub(super) async fn renew_now(&self, account: &Account, renewal: &Renewal) -> Result<(), NotRenewed> {
         let (status, answer) = self.ask(account).await.map_err(NotRenewed::Later)?;
+        let answer = if status < 400 { answer } else { without_secrets(answer, account) };
         match renewal::read(account, status, &answer, self.now().wall_s) {
             Renewed::Tokens(tokens) => self.keep(account, &tokens, renewal).map_err(NotRenewed::Later),
             Renewed::NeedsLogin(reason) => Err(NotRenewed::NeedsLogin(reason)),

@@ -9,9 +9,12 @@
 
 mod accounts;
 mod architecture;
+mod beside;
+mod canary;
 mod command_line;
 mod data_path;
 mod deployment;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;

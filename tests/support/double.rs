@@ -282,14 +282,14 @@ fn aside(call: &Call<'_>) -> Vec<Step> {
         let file = json!({"name": "files/f1", "uri": uri, "state": "ACTIVE", "mimeType": "image/png"});
         return says(200, &json!({"file": file}));
     }
-    if call.ends("/refreshToken") || call.ends("/token") {
-        return says(
-            200,
-            &json!({
-                "accessToken": "at2", "refreshToken": "rt2", "expiresIn": 3600,
-                "access_token": "at2", "refresh_token": "rt2", "expires_in": 3600, "token_type": "Bearer",
-            }),
-        );
+    if call.ends("/refreshToken") {
+        return says(200, &json!({"accessToken": "at2", "refreshToken": "rt2", "expiresIn": 3600}));
+    }
+    if call.ends("/token") {
+        let tokens = json!({
+            "access_token": "at2", "refresh_token": "rt2", "expires_in": 3600, "token_type": "Bearer",
+        });
+        return says(200, &tokens);
     }
     if call.ends("/images/generations") {
         return says(200, &json!({"created": 1, "data": [{"b64_json": answers::picture()}]}));

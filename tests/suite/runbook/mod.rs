@@ -27,10 +27,11 @@ mod start;
 mod streaming;
 
 use crate::reload::until;
+use parking_lot::Mutex;
 use setup::Setup;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use testkit::double::Double;
 use testkit::proxy::Proxy;
 use testkit::scratch::{Scratch, free_port};
@@ -63,8 +64,7 @@ impl Site {
     /// The process that rows share. It lives as long as one of them runs.
     pub(crate) fn shared() -> Arc<Self> {
         static SITE: Mutex<Weak<Site>> = Mutex::new(Weak::new());
-        // A row that failed to start it says why; the next one tries again.
-        let mut site = SITE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut site = SITE.lock();
         site.upgrade().unwrap_or_else(|| {
             let new = Arc::new(Self::own(|_| ()));
             *site = Arc::downgrade(&new);
@@ -195,7 +195,6 @@ static MISSING: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
 });
 
 /// What came of a line.
-#[derive(Debug)]
 pub(crate) struct Typed {
     script: String,
     /// Exit code of the shell.
@@ -206,18 +205,27 @@ pub(crate) struct Typed {
     pub err: String,
 }
 
+impl std::fmt::Debug for Typed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { script, rc, out, err } = self;
+        write!(f, "\n$ {script}\n{out}\nexit code {rc}, standard error: {err}\n")
+    }
+}
+
 impl Typed {
     /// The output of a line that has to succeed.
     #[track_caller]
     pub(crate) fn ok(&self) -> &str {
-        assert_eq!(self.rc, 0, "{self:#?}");
+        assert_eq!(self.rc, 0, "{self:?}");
         &self.out
     }
 
     /// The same as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_str(self.ok()).unwrap_or_else(|error| panic!("no JSON ({error}): {self:#?}"))
+        let value = serde_json::from_str(self.ok());
+        assert!(value.is_ok(), "this is no JSON: {self:?}");
+        value.expect("it was looked at")
     }
 
     /// The words of the output of a line that has to succeed.
@@ -229,6 +237,6 @@ impl Typed {
     /// The output has to be this.
     #[track_caller]
     pub(crate) fn is(&self, out: &str) {
-        assert_eq!(self.ok(), out, "{self:#?}");
+        assert_eq!(self.ok(), out, "{self:?}");
     }
 }

