@@ -31,6 +31,7 @@ mod reach;
 mod reload;
 mod renewals;
 mod rules;
+mod runbook;
 mod selection;
 mod shared;
 mod storm;
