@@ -12,13 +12,19 @@
 //! | `quota.rs` | C: quota and management |
 //! | `onboarding.rs` | D: providers and proxies |
 //! | `routing.rs` | D: prefixes, aliases, models |
+//! | `pages.rs` | I: `conf/docs` |
+//! | `shapes.rs` | H: bodies and translation |
+//! | `streaming.rs` | I: streams, WebSockets, deployment |
 
 mod health;
 mod onboarding;
+mod pages;
 mod quota;
 mod routing;
 pub(crate) mod setup;
+mod shapes;
 mod start;
+mod streaming;
 
 use crate::reload::until;
 use parking_lot::Mutex;
