@@ -16,6 +16,7 @@ mod data_path;
 mod deployment;
 mod discovery;
 mod doctor;
+mod embed;
 mod faults;
 mod files;
 mod forwarding;
