@@ -25,8 +25,11 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(250);
 /// How long an answer is good.
 const GOOD: Duration = Duration::from_hours(1);
-/// Rest after a failure, doubled by each further one, and how often that is done.
-const REST: (Duration, u32) = (Duration::from_mins(1), 4);
+/// Rest after a question without an answer, doubled by each further one up to the last of these. The network
+/// of a machine that starts may be a moment behind.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(15));
+/// The same after an upstream said that there is nothing, or lets nobody in.
+const REST_OF_NONE: Duration = Duration::from_mins(1);
 /// Upstreams that are asked at once.
 const AT_ONCE: usize = 32;
 /// Longest wait for a list, and the longest list in bytes.
@@ -214,7 +217,7 @@ impl State {
         let account = found::path_of(spec.kind).is_some();
         let mut listings = self.listings.lock();
         let listing = listings.entry(spec.id.clone()).or_default();
-        let problem = match answer {
+        let (problem, first) = match answer {
             Answer::Listed(models) if !models.is_empty() || !account => {
                 let count = models.len();
                 *listing = Listing { said: Some(count), stale: false, failures: 0 };
@@ -223,17 +226,17 @@ impl State {
             }
             Answer::Listed(_) => {
                 listing.said = Some(0);
-                "the upstream lists no models for this account".to_owned()
+                ("the upstream lists no models for this account".to_owned(), REST_OF_NONE)
             }
             Answer::Refused(problem) => {
                 listing.said = Some(0);
-                problem
+                (problem, REST_OF_NONE)
             }
-            Answer::Failed(problem) => problem,
+            Answer::Failed(problem) => (problem, REST.0),
         };
         listing.stale = account;
         listing.failures = listing.failures.saturating_add(1);
-        let rest = REST.0 * (1 << (listing.failures - 1).min(REST.1));
+        let rest = (first * (1 << (listing.failures - 1).min(10))).min(REST.1);
         drop(listings);
         let stays = if self.found.lock().contains_key(&spec.id) {
             "those it listed before stay"
@@ -325,7 +328,7 @@ mod tests {
         );
         assert_eq!(state.take(&spec, list(&["x", "y"])), (GOOD, false), "nothing new");
         for (answer, rest, said) in [
-            (Answer::Failed("no route".to_owned()), 60, Some(2)),
+            (Answer::Failed("no route".to_owned()), 1, Some(2)),
             (list(&[]), 120, Some(0)),
             (Answer::Refused("status 403".to_owned()), 240, Some(0)),
         ] {
@@ -341,8 +344,8 @@ mod tests {
     fn rests_grow_up_to_a_quarter_of_an_hour_and_who_is_gone_is_forgotten() {
         let (state, spec) = state();
         let rests: Vec<u64> =
-            (0..7).map(|_| state.take(&spec, Answer::Failed(String::new())).0.as_secs() / 60).collect();
-        assert_eq!(rests, [1, 2, 4, 8, 16, 16, 16]);
+            (0..12).map(|_| state.take(&spec, Answer::Failed(String::new())).0.as_secs()).collect();
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]);
         state.take(&spec, list(&["x"]));
         state.apply_accounts(Accounts::default());
         state.forget_gone();

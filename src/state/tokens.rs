@@ -34,7 +34,7 @@ impl State {
 
     /// Asks the token endpoint and puts what it says in force.
     pub(super) async fn renew_now(&self, account: &Account, renewal: &Renewal) -> Result<(), NotRenewed> {
-        let (status, answer) = self.ask(account).await.map_err(NotRenewed::Later)?;
+        let (status, answer) = self.ask(account).await?;
         let answer = if status < 400 { answer } else { without_secrets(answer, account) };
         match renewal::read(account, status, &answer, self.now().wall_s) {
             Renewed::Tokens(tokens) => self.keep(account, &tokens, renewal).map_err(NotRenewed::Later),
@@ -43,12 +43,13 @@ impl State {
         }
     }
 
-    async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), String> {
+    async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), NotRenewed> {
         let snapshot = self.snapshot.load_full();
-        let request = self.token_request(account, &snapshot.config)?;
-        let url = url::Url::parse(&request.url).map_err(|e| format!("{}: {e}", request.url))?;
+        let request = self.token_request(account, &snapshot.config).map_err(NotRenewed::Later)?;
+        let url = url::Url::parse(&request.url);
+        let url = url.map_err(|e| NotRenewed::Later(format!("{}: {e}", request.url)))?;
         let lane = self.lanes.to(&url, &account.settings.proxy_url, &snapshot.config);
-        let lane = lane.map_err(|e| e.to_string())?;
+        let lane = lane.map_err(|e| NotRenewed::Later(e.to_string()))?;
         let question = Question {
             method: request.method,
             target: &url[Position::BeforePath..Position::AfterQuery],
@@ -56,7 +57,14 @@ impl State {
             body: &request.body,
         };
         let asked = fetch::ask(&self.connector, &lane, &question).await;
-        asked.map_err(|e| format!("{}: {}", lane.authority(), e.etype().as_str()))
+        asked.map_err(|e| {
+            let problem = format!("{}: {}", lane.authority(), e.etype().as_str());
+            if fetch::is_unreached(&e) {
+                NotRenewed::Unreachable(problem)
+            } else {
+                NotRenewed::Later(problem)
+            }
+        })
     }
 
     fn token_request(&self, account: &Account, config: &Config) -> Result<TokenRequest, String> {

@@ -13,6 +13,7 @@ mod beside;
 mod canary;
 mod command_line;
 mod data_path;
+mod deployment;
 mod discovery;
 mod doctor;
 mod faults;

@@ -12,17 +12,23 @@
 //! | `quota.rs` | C: quota and management |
 //! | `onboarding.rs` | D: providers and proxies |
 //! | `routing.rs` | D: prefixes, aliases, models |
-//! | `coverage.rs` | that no row is forgotten |
+//! | `shapes.rs` | H: bodies and translation |
+//! | `streaming.rs` | I: streams, WebSockets, deployment |
+//! | `pages.rs` | I: `conf/docs` |
 //! | `documents.rs` | the commands of `conf/runbook.md` and the README |
+//! | `coverage.rs` | that no row is forgotten |
 
 mod coverage;
 mod documents;
 mod health;
 mod onboarding;
+mod pages;
 mod quota;
 mod routing;
 pub(crate) mod setup;
+mod shapes;
 mod start;
+mod streaming;
 
 use crate::reload::until;
 use parking_lot::Mutex;
