@@ -255,7 +255,7 @@ fn row_112_what_is_listed_can_be_called_and_nothing_else() {
     });
     let ready = site.types("curl -sS $B/health | jq -r .status");
     ready.is("ok");
-    let listed = site.types(r#"curl -sS $B/v1/models -H 'Authorization: Bearer few' | jq -r '.data[].id'"#);
+    let listed = site.types(r"curl -sS $B/v1/models -H 'Authorization: Bearer few' | jq -r '.data[].id'");
     assert_eq!(listed.words(), ["iflow/glm-4.7", "team-a/fast"]);
     let call = r#"for m in iflow/glm-4.7 team-a/fast iflow/minimax-m2.5 gpt-5.3-codex; do code $B/v1/chat/completions -H 'Authorization: Bearer few' -H "$J" -d "{\"model\":\"$m\",\"messages\":[{\"role\":\"user\",\"content\":\"ping\"}]}"; echo; done"#;
     let codes = site.types(call);
