@@ -5,6 +5,7 @@
 //! sent), a handler panics (500).
 
 use super::Edge;
+use super::capture;
 use super::client::Client;
 use super::endpoint::Endpoint;
 use super::error::{ProxyError, answer_error};
@@ -48,6 +49,7 @@ impl HttpServerApp for Edge {
         record.begin(&self.state);
         let result = self.answer(&mut session, &mut record).await;
         record.finish(&self.state);
+        capture::write_down(&mut record, &self.state, &session);
         if result.is_err() {
             session.set_keepalive(None);
         }

@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::upstream::peer::Lane;
 use bytes::Bytes;
 use config::Config;
+use http::HeaderMap;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, ErrorType};
@@ -54,6 +55,8 @@ pub(super) enum Missed {
     Status {
         /// Its status.
         status: u16,
+        /// Its headers.
+        headers: Box<HeaderMap>,
         /// The start of its body.
         body: Bytes,
         /// How long to wait, as far as it said.
@@ -207,7 +210,8 @@ async fn judge(
         Err(Collected::Gone(error)) => return Err(Missed::Gone(error)),
     };
     let hint = pool::hints::hint(header, &body, state.now().wall_s);
-    Err(Missed::Status { status, hint, error: Box::new(status_error(status, &body, hint, profile)), body })
+    let error = Box::new(status_error(status, &body, hint, profile));
+    Err(Missed::Status { status, headers: Box::new(headers), body, hint, error })
 }
 
 /// What a client is told of an upstream's error.

@@ -27,6 +27,7 @@ mod providers;
 mod reach;
 mod reload;
 mod renewals;
+mod request_logs;
 mod rules;
 mod selection;
 mod shared;
