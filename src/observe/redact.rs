@@ -12,8 +12,8 @@ use regex::Regex;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-/// What stands in the place of a secret.
-pub const REDACTED: &str = "[redacted]";
+/// What stands in the place of a secret, as everywhere.
+pub const REDACTED: &str = "********";
 
 /// Shortest secret that is looked for: shorter ones are parts of ordinary words.
 const SHORTEST: usize = 6;
@@ -162,13 +162,13 @@ mod tests {
     fn p53_known_secrets_go_however_they_are_written() {
         let redactor = Redactor::new(["pass/w\"ord", "Bearer tok-123", "short", "exact-key-1"]);
         for (text, clean) in [
-            ("pass/w\"ord", "[redacted]"),
-            (r#"pass/w\"ord"#, "[redacted]"),
-            (r#"pass\/w\"ord"#, "[redacted]"),
-            ("?x=pass%2Fw%22ord&y", "?x=[redacted]&y"),
-            ("a tok-123 b", "a [redacted] b"),
+            ("pass/w\"ord", "********"),
+            (r#"pass/w\"ord"#, "********"),
+            (r#"pass\/w\"ord"#, "********"),
+            ("?x=pass%2Fw%22ord&y", "?x=********&y"),
+            ("a tok-123 b", "a ******** b"),
             ("short stays", "short stays"),
-            ("<exact-key-1><exact-key-12>", "<[redacted]><[redacted]2>"),
+            ("<exact-key-1><exact-key-12>", "<********><********2>"),
         ] {
             assert_eq!(redactor.clean(text), clean);
         }

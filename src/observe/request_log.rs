@@ -296,8 +296,8 @@ mod tests {
         assert!(!text.contains("CANARY"), "{text}");
         for part in [
             "=== REQUEST INFO ===\nVersion: ",
-            "URL: /v1/messages?key=[redacted]&beta=true\n",
-            "authorization: [redacted]\ncookie: [redacted]\nuser-agent: test\n",
+            "URL: /v1/messages?key=********&beta=true\n",
+            "authorization: ********\ncookie: ********\nuser-agent: test\n",
             "=== REQUEST BODY ===\n(left out: ",
             "=== API REQUEST 1 ===\nProvider: up\nCredential: account 1\n",
             "=== API ERROR RESPONSE 1 ===\nStatus: 401\nError: refused\n",

@@ -21,6 +21,7 @@ use config::OwnTimeouts;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Token, Verdict};
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::error::Failure;
@@ -106,6 +107,7 @@ impl Exchange<'_, '_> {
         pump.tee = tee;
         pump.headers.extend(course.header());
         let ended = move_answer(&mut pump, opened, state, &lane).await;
+        let ended = ended.without(secrets(&pick, token.as_deref()));
         self.record.capture.ended(&lane, pick.credential(), &ended);
         self.ended(pick, ended, &reply, plan.stream, &mut course.attempts)
     }
@@ -146,7 +148,7 @@ impl Exchange<'_, '_> {
         let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await;
         let head = opened.as_ref().ok().and_then(|opened| opened.upstream.response_header());
         self.record.capture.sent(self.state, (&lane, &header, &made.body), head);
-        Ok((opened?, lane))
+        Ok((opened.map_err(|missed| missed.without(secrets(pick, token), made.plan.profile))?, lane))
     }
 
     /// An attempt for which there is no token.
@@ -286,6 +288,14 @@ impl Exchange<'_, '_> {
         }
         verdict
     }
+}
+
+/// What an upstream was let in with, and may repeat when it refuses.
+fn secrets<'p>(pick: &'p Pick, token: Option<&'p Token>) -> impl Iterator<Item = &'p str> + Clone {
+    let credential = pick.credential();
+    let secret = token.map_or(&credential.secret, |token| &token.secret);
+    let own = credential.headers.iter().map(|(_, value)| value);
+    own.chain([secret]).map(ExposeSecret::expose_secret)
 }
 
 /// The status that an outcome counts under.

@@ -9,8 +9,12 @@
 
 mod accounts;
 mod architecture;
+mod beside;
+mod canary;
 mod command_line;
 mod data_path;
+mod deployment;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;
@@ -29,6 +33,7 @@ mod reload;
 mod renewals;
 mod request_logs;
 mod rules;
+mod runbook;
 mod selection;
 mod shared;
 mod storm;

@@ -86,17 +86,17 @@ fn p53_p54_row_64_a_failure_leaves_its_calls_and_neither_prompt_nor_secret() {
     assert!(!text.contains("CANARY"), "{text}");
     assert!(!text.contains("PROMPT-marker"), "{text}");
     for part in [
-        "URL: /v1/chat/completions?key=[redacted]&beta=true\n",
+        "URL: /v1/chat/completions?key=********&beta=true\n",
         "Method: POST\nClient: 127.0.0.1\nClient Key: number 1\nModel: m\n",
         "user-agent: marker/1\n",
-        "cookie: [redacted]\n",
+        "cookie: ********\n",
         "=== API REQUEST 1 ===\nProvider: up\n",
         "=== API REQUEST 3 ===\n",
         &format!("Request: POST {}/v1/chat/completions\n", upstream.url()),
         "Status: 500\n",
-        "UPSTREAM-marker: [redacted] is bad",
+        "UPSTREAM-marker: Bearer ******** is bad",
         "x-marker: kept\n",
-        "set-cookie: [redacted]\n",
+        "set-cookie: ********\n",
         "Status: none\nError: cannot connect to the upstream",
         &format!("=== RESPONSE ===\nStatus: {}\n", answer.head.status),
     ] {
@@ -255,7 +255,7 @@ fn bodies_are_written_while_they_are_wanted_and_without_secrets() {
     let other = proxy.post(CHAT.path, &CHAT.body("other", false));
     assert!(!file_of(&proxy, &other).1.contains("\"other\""), "another model");
     let (_, text) = file_of(&proxy, &proxy.post(CHAT.path, PROMPT));
-    assert!(text.contains("PROMPT-marker, my api key is [redacted]") && !text.contains("CANARY"), "{text}");
+    assert!(text.contains("PROMPT-marker, my api key is ********") && !text.contains("CANARY"), "{text}");
     assert!(
         text.contains(r#""content":"Hello""#) && text.contains("=== API RESPONSE 1 ===\nStatus: 200\n"),
         "{text}"
