@@ -15,6 +15,7 @@
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
 
 mod alerts;
 mod answer;
@@ -22,6 +23,7 @@ mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
+mod body_capture;
 mod document;
 mod file_name;
 mod gate;
@@ -32,6 +34,7 @@ mod logs;
 mod mask;
 mod providers;
 mod quota;
+mod request_logs;
 mod routing;
 mod secret;
 mod settings;
@@ -212,6 +215,8 @@ fn all_routes() -> Routes {
         .chain(routing::routes())
         .chain(quota::routes())
         .chain(logs::routes())
+        .chain(request_logs::routes())
+        .chain(body_capture::routes())
         .chain(usage::routes())
         .chain(alerts::routes())
         .collect()

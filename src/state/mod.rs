@@ -19,6 +19,7 @@ pub mod query;
 mod read;
 pub mod reload;
 pub mod renew;
+pub mod request_logs;
 pub mod sidecar;
 mod sign;
 pub mod store;
@@ -44,6 +45,7 @@ use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{CredentialSpec, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use request_logs::RequestLogs;
 use sidecar::Sidecar;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -72,6 +74,8 @@ pub struct State {
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// What is written down of requests.
+    pub request_logs: RequestLogs,
     /// How far the process is with leaving.
     pub leave: Leave,
     /// Where requests for the management sidecar go.
@@ -182,6 +186,7 @@ impl State {
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            request_logs: RequestLogs::default(),
             leave: Leave::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),

@@ -32,6 +32,7 @@ mod providers;
 mod reach;
 mod reload;
 mod renewals;
+mod request_logs;
 mod rules;
 mod runbook;
 mod selection;
