@@ -15,6 +15,9 @@ pub mod lanes;
 pub mod learnt;
 pub mod leave;
 pub mod load;
+pub mod login;
+pub mod logins;
+pub mod loopback;
 pub mod query;
 mod read;
 pub mod reload;
@@ -38,6 +41,7 @@ use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
 use leave::Leave;
+use logins::Logins;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
@@ -73,6 +77,8 @@ pub struct State {
     pub usage: Ledger,
     /// How far the process is with leaving.
     pub leave: Leave,
+    /// Logins under way.
+    pub logins: Logins,
     /// Where requests for the management sidecar go.
     pub sidecar: Sidecar,
     /// The text of the configuration.
@@ -180,6 +186,7 @@ impl State {
             providers: Providers::default(),
             usage: Ledger::default(),
             leave: Leave::default(),
+            logins: Logins::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),

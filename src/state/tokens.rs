@@ -7,7 +7,8 @@
 use super::renew::{Login, NotRenewed, Renewal};
 use super::{State, accounts, atomic, sign};
 use crate::upstream::fetch::{self, Question};
-use config::{Account, Config};
+use config::{Account, Config, ProxySetting};
+use pingora::connectors::http::Connector;
 use pool::renewal::{self, Keeps, Renewed, TokenRequest, Tokens, With};
 use pool::{CredentialId, Token};
 use secrecy::SecretString;
@@ -38,22 +39,32 @@ impl State {
     async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), String> {
         let snapshot = self.snapshot.load_full();
         let request = self.token_request(account, &snapshot.config)?;
+        self.ask_provider(&self.connector, &request, &account.settings.proxy_url).await
+    }
+
+    /// Asks a host of a provider, through the proxy that `setting` means.
+    pub(super) async fn ask_provider(
+        &self,
+        connector: &Connector,
+        request: &TokenRequest,
+        setting: &ProxySetting,
+    ) -> Result<(u16, Vec<u8>), String> {
+        let snapshot = self.snapshot.load_full();
         let url = url::Url::parse(&request.url).map_err(|e| format!("{}: {e}", request.url))?;
-        let lane = self.lanes.to(&url, &account.settings.proxy_url, &snapshot.config);
-        let lane = lane.map_err(|e| e.to_string())?;
+        let lane = self.lanes.to(&url, setting, &snapshot.config).map_err(|e| e.to_string())?;
         let question = Question {
             method: request.method,
             target: &url[Position::BeforePath..Position::AfterQuery],
             headers: &request.headers,
             body: &request.body,
         };
-        let asked = fetch::ask(&self.connector, &lane, &question).await;
-        asked.map_err(|e| format!("{}: {}", lane.authority(), e.etype().as_str()))
+        let asked = Box::pin(fetch::ask(connector, &lane, &question)).await;
+        // The error names the proxy where one is on the way, never its password.
+        asked.map_err(|error| format!("{}: {}", lane.authority(), error.to_string().trim()))
     }
 
     fn token_request(&self, account: &Account, config: &Config) -> Result<TokenRequest, String> {
-        let variable = renewal::client_secret_variable(&account.channel);
-        let secret = std::env::var(variable).or_else(|_| std::env::var("OAUTH_CLIENT_SECRET")).ok();
+        let secret = client_secret(&account.channel);
         let with = With {
             base: renewal::base(account, config),
             client_secret: secret.as_deref(),
@@ -112,4 +123,10 @@ impl State {
         let token = Token { secret: secret.clone(), end_s, base_url };
         self.pool.renew(&CredentialId::new(&account.file), token);
     }
+}
+
+/// The operator's client secret for a channel, where there is one.
+pub(super) fn client_secret(channel: &str) -> Option<String> {
+    let variable = renewal::client_secret_variable(channel);
+    std::env::var(variable).or_else(|_| std::env::var("OAUTH_CLIENT_SECRET")).ok()
 }
