@@ -126,7 +126,10 @@ impl State {
     async fn keep_login(self: &Arc<Self>, file: AccountFile) -> Result<String, Failed> {
         let state = Arc::clone(self);
         let written = tokio::task::spawn_blocking(move || {
-            let name = place(&file, &state.accounts().good);
+            let mut name = place(&file, &state.accounts().good);
+            if state.account_file(&name).ok().flatten().is_some_and(|before| !file.is_of(&before)) {
+                name = file.other_name();
+            }
             let edited = state.edit_account(&name, |before| {
                 file.content(before.as_deref()).map(Content::New).map_err(io::Error::other)
             });

@@ -102,7 +102,7 @@ impl Logins {
     /// What ends with the login of `state` when it is given up.
     pub fn runs(&self, state: &str, task: AbortHandle, now_ms: u64) {
         let mut sessions = self.sessions(now_ms);
-        match find(&mut sessions, state) {
+        match find_mut(&mut sessions, state) {
             Some(session) if matches!(session.standing, Standing::Waits(_)) => session.task = Some(task),
             Some(_) => {}
             // It was given up meanwhile.
@@ -119,7 +119,7 @@ impl Logins {
     ) -> Result<(), Refused> {
         let mut sessions = self.sessions(now_ms);
         let state = returned.state.as_deref().unwrap_or_default();
-        let session = find(&mut sessions, state).ok_or(Refused::Unknown)?;
+        let session = find_mut(&mut sessions, state).ok_or(Refused::Unknown)?;
         if provider.is_some_and(|provider| provider != session.provider) {
             return Err(Refused::OtherProvider);
         }
@@ -130,7 +130,7 @@ impl Logins {
 
     /// The login of `state` is over.
     pub fn end(&self, state: &str, result: Result<(), String>, now_ms: u64) {
-        if let Some(session) = find(&mut self.sessions(now_ms), state) {
+        if let Some(session) = find_mut(&mut self.sessions(now_ms), state) {
             session.standing = Standing::Over(now_ms, result);
             session.task = None;
         }
@@ -138,8 +138,8 @@ impl Logins {
 
     /// How a login stands; `None`: unknown, or over for long.
     pub fn status(&self, state: &str, now_ms: u64) -> Option<Status> {
-        let mut sessions = self.sessions(now_ms);
-        Some(match &find(&mut sessions, state)?.standing {
+        let sessions = self.sessions(now_ms);
+        Some(match &sessions.get(find(&sessions, state)?)?.standing {
             Standing::Waits(_) => Status::Waits,
             Standing::Over(_, Ok(())) => Status::Done,
             Standing::Over(_, Err(why)) => Status::Failed(why.clone()),
@@ -149,10 +149,7 @@ impl Logins {
     /// Gives a login up; whether it was still going on.
     pub fn cancel(&self, state: &str, now_ms: u64) -> bool {
         let mut sessions = self.sessions(now_ms);
-        let wanted = digest(state);
-        let Some(at) = sessions.iter().position(|session| bool::from(session.digest.ct_eq(&wanted))) else {
-            return false;
-        };
+        let Some(at) = find(&sessions, state) else { return false };
         let session = sessions.remove(at);
         session.stop();
         matches!(session.standing, Standing::Waits(_))
@@ -189,7 +186,7 @@ fn digest(state: &str) -> [u8; 32] {
 }
 
 /// All are compared, so that the time tells nothing of them.
-fn find<'s>(sessions: &'s mut [Session], state: &str) -> Option<&'s mut Session> {
+fn find(sessions: &[Session], state: &str) -> Option<usize> {
     let wanted = digest(state);
     let mut found = None;
     for (at, session) in sessions.iter().enumerate() {
@@ -198,7 +195,12 @@ fn find<'s>(sessions: &'s mut [Session], state: &str) -> Option<&'s mut Session>
             found = Some(at);
         }
     }
-    found.and_then(|at| sessions.get_mut(at))
+    found
+}
+
+fn find_mut<'s>(sessions: &'s mut [Session], state: &str) -> Option<&'s mut Session> {
+    let at = find(sessions, state)?;
+    sessions.get_mut(at)
 }
 
 #[cfg(test)]

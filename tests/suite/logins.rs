@@ -41,7 +41,7 @@ fn browse(proxy: &Proxy, path: &str) -> Answer {
 
 /// Waits until a login is over.
 fn over(proxy: &Proxy, state: &str) -> Value {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     loop {
         let body = manage(proxy, "GET", &format!("get-auth-status?state={state}"), "").json();
         if body["status"] != "wait" || Instant::now() > end {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fmt::Write;
 
-use super::answer::Tokens;
+use super::answer::{Tokens, text};
 
 /// Longest part of a name that a provider chose, in bytes.
 const LONGEST: usize = 120;
@@ -39,6 +39,9 @@ const OLD: [&str; 20] = [
     "client_secret",
     "clientSecret",
 ];
+
+/// Claude's organisation.
+pub(super) const ORGANISATION: &str = "organization_uuid";
 
 /// An account's file.
 #[derive(Clone)]
@@ -100,6 +103,23 @@ impl AccountFile {
             parts.iter().filter(|part| !part.is_empty()).map(|part| part_of_name(part)).collect();
         self.name = parts.join("-") + ".json";
         self
+    }
+
+    /// Whether a file holds the same account: one address may be in several organisations.
+    pub fn is_of(&self, before: &[u8]) -> bool {
+        let before = before.strip_prefix(b"\xef\xbb\xbf").unwrap_or(before);
+        let before: Map<String, Value> = serde_json::from_slice(before).unwrap_or_default();
+        match (text(&before, ORGANISATION), text(&self.members, ORGANISATION)) {
+            (Some(before), Some(now)) => before == now,
+            _ => true,
+        }
+    }
+
+    /// The name for the case that another organisation's account has the usual one.
+    pub fn other_name(&self) -> String {
+        let organisation = digest(&text(&self.members, ORGANISATION).unwrap_or_default());
+        let stem = self.name.strip_suffix(".json").unwrap_or(&self.name);
+        format!("{stem}-{organisation}.json")
     }
 
     /// The account, as it will be read from the file.
@@ -210,5 +230,15 @@ mod tests {
         assert_eq!(place(&file("a@b"), &[other.clone(), renamed.clone()]), "mine.json");
         assert_eq!(place(&file("c@d"), &[other.clone(), renamed]), "claude-c@d.json");
         assert_eq!(place(&file(""), &[other]), "claude.json");
+    }
+
+    #[test]
+    fn row_115_one_address_in_two_organisations_is_two_accounts() {
+        let mut one = file("a@b");
+        one.set(ORGANISATION, "one");
+        assert!(one.is_of(br#"{"organization_uuid":"one"}"#) && one.is_of(b"{}") && one.is_of(b"junk"));
+        assert!(file("a@b").is_of(br#"{"organization_uuid":"one"}"#), "nobody says so");
+        assert!(!one.is_of(br#"{"organization_uuid":"two"}"#));
+        assert_eq!(one.other_name(), format!("claude-a@b-{}.json", digest("one")));
     }
 }

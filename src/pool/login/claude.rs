@@ -2,7 +2,7 @@
 //!
 //! Enters: tokens. Leaves: the file `claude-EMAIL.json`. May go wrong: nobody says whose account it is.
 
-use super::account_file::AccountFile;
+use super::account_file::{AccountFile, ORGANISATION};
 use super::answer::{Tokens, object, text};
 use super::code::After;
 use super::{About, Asked, Failed, Reply, Stage, Step};
@@ -70,7 +70,7 @@ fn file(
     file.set("email", &email);
     for (key, value) in [
         ("account_uuid", text(account, "uuid")),
-        ("organization_uuid", text(organisation, "uuid")),
+        (ORGANISATION, text(organisation, "uuid")),
         ("organization_name", text(organisation, "name")),
     ] {
         file.set(key, &value.unwrap_or_default());
