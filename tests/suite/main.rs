@@ -25,6 +25,8 @@ mod lifecycle;
 mod limits;
 mod load;
 mod local_answers;
+mod logins;
+mod logins_cli;
 mod management;
 mod media;
 mod persistence;
