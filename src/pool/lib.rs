@@ -21,6 +21,7 @@
 //! | `settings.rs`, `credential.rs`, `model.rs`, `rules.rs` | what the operator said |
 //! | `from_config.rs` | the configuration file in the pool's terms |
 //! | `catalogue.rs` | what is known about vendors' models |
+//! | `found.rs` | what upstreams list of themselves |
 //! | `index.rs` | one configuration: model → candidates by priority |
 //! | `route.rs`, `nearest.rs` | name → candidates; close names |
 //! | `fallback.rs`, `ratio.rs` | a model that cannot serve, or fails too often → one that serves in its place |
@@ -32,6 +33,7 @@
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
 //! | `learnt.rs` | what outlives the process |
+//! | `login.rs` | how somebody logs in to an account |
 //! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
 //! | `standing.rs`, `listing.rs`, `explain.rs` | lists and explanations |
 //! | `invariants.rs` | what is always true |
@@ -51,6 +53,7 @@ mod credential;
 mod evidence;
 mod explain;
 mod fallback;
+pub mod found;
 mod from_config;
 mod health;
 pub mod hints;
@@ -60,6 +63,7 @@ mod judge;
 mod learnt;
 mod listing;
 mod load;
+pub mod login;
 mod model;
 mod nearest;
 mod outcome;
@@ -91,7 +95,8 @@ pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
 pub use crate::evidence::lacks_capacity;
 pub use crate::explain::{Explained, ExplainedFallback, Explanation};
 pub use crate::fallback::Fallbacks;
-pub use crate::from_config::{Found, from_config, from_config_and, unserved};
+pub use crate::found::{Found, FoundModel, ListCall};
+pub use crate::from_config::{from_config, from_config_and, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};

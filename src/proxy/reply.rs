@@ -8,9 +8,11 @@
 //! Events are collected while more of them are there already and sent when the upstream would block: one
 //! write for a burst, no delay for a single event.
 
+use super::capture::Tee;
 use super::client::Client;
 use super::error::Partial;
 use super::respond;
+use crate::upstream::echo;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
@@ -68,6 +70,20 @@ pub(super) enum Ended {
     Gone(BError),
 }
 
+impl Ended {
+    /// Without the secrets that an upstream may have repeated in what went wrong.
+    pub(super) fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str> + Clone) -> Self {
+        if let Self::Broken(failure) | Self::Severed(failure) | Self::Missed { failure, .. } = &mut self {
+            let message = echo::hide(std::mem::take(&mut failure.message).into(), secrets.clone());
+            failure.message = String::from_utf8_lossy(&message).into_owned();
+        }
+        if let Self::Missed { partial: Some(partial), .. } = &mut self {
+            partial.bytes = echo::hide(std::mem::take(&mut partial.bytes).into(), secrets).into();
+        }
+        self
+    }
+}
+
 /// What the client's side of an answer looks like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape<'s> {
@@ -97,6 +113,8 @@ pub(super) struct Pump<'p, 'c> {
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// An answer without content is not sent: something better can be tried.
     pub refuse_empty: bool,
+    /// What the answer goes to besides the client.
+    pub tee: Option<Tee>,
     committed: bool,
     /// Content has come: what waits may go out.
     good: bool,
@@ -139,6 +157,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             on_commit,
             headers: Vec::new(),
             refuse_empty: false,
+            tee: None,
             committed: false,
             good: false,
             started: now,
@@ -284,10 +303,19 @@ impl<'p, 'c> Pump<'p, 'c> {
             return Ok(());
         }
         self.commit().await?;
-        let bytes = self.reply.take();
+        let bytes = self.take();
         self.client.send(bytes).await?;
         self.last_write = Instant::now();
         Ok(())
+    }
+
+    /// What goes to the client now.
+    fn take(&mut self) -> Vec<u8> {
+        let bytes = self.reply.take();
+        if let Some(tee) = &self.tee {
+            tee.lock().push(&bytes);
+        }
+        bytes
     }
 
     async fn commit(&mut self) -> Result<()> {
@@ -315,7 +343,7 @@ impl<'p, 'c> Pump<'p, 'c> {
     async fn complete(&mut self) -> Result<()> {
         if self.shape.stream {
             self.commit().await?;
-            let bytes = self.reply.take();
+            let bytes = self.take();
             return self.client.finish(bytes).await;
         }
         self.committed = true;
@@ -324,7 +352,7 @@ impl<'p, 'c> Pump<'p, 'c> {
         for (name, value) in self.headers.drain(..) {
             header.insert_header(name, value)?;
         }
-        let body = self.reply.take();
+        let body = self.take();
         self.client.respond(header, body.into()).await
     }
 
@@ -341,7 +369,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             return Ended::Severed(failure);
         }
         self.reply.fail(&failure);
-        let bytes = self.reply.take();
+        let bytes = self.take();
         match self.client.finish(bytes).await {
             Ok(()) => Ended::Broken(failure),
             Err(error) => Ended::Gone(error),

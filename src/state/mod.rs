@@ -15,10 +15,14 @@ pub mod lanes;
 pub mod learnt;
 pub mod leave;
 pub mod load;
+pub mod login;
+pub mod logins;
+pub mod loopback;
 pub mod query;
 mod read;
 pub mod reload;
 pub mod renew;
+pub mod request_logs;
 pub mod sidecar;
 mod sign;
 pub mod store;
@@ -33,18 +37,20 @@ use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
 use config_file::ConfigFile;
+use discovery::Listings;
 use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
 use leave::Leave;
+use logins::Logins;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{CredentialId, Found, Loaded, Now, Pool, SharedModel};
+use pool::{CredentialSpec, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use request_logs::RequestLogs;
 use sidecar::Sidecar;
-use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use waiting::WaitingRoom;
@@ -72,8 +78,12 @@ pub struct State {
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// What is written down of requests.
+    pub request_logs: RequestLogs,
     /// How far the process is with leaving.
     pub leave: Leave,
+    /// Logins under way.
+    pub logins: Logins,
     /// Where requests for the management sidecar go.
     pub sidecar: Sidecar,
     /// The text of the configuration.
@@ -92,8 +102,8 @@ pub struct State {
     usage_kept: usage::Kept,
     /// What upstreams list of themselves.
     found: Mutex<Found>,
-    /// Those that could not say it when they were asked last.
-    unlisted: Mutex<HashSet<CredentialId>>,
+    /// How the questions for it went.
+    listings: Mutex<Listings>,
     started: Instant,
 }
 
@@ -182,7 +192,9 @@ impl State {
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            request_logs: RequestLogs::default(),
             leave: Leave::default(),
+            logins: Logins::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),
@@ -193,7 +205,7 @@ impl State {
             keeper: OnceLock::new(),
             usage_kept: usage::Kept::default(),
             found: Mutex::default(),
-            unlisted: Mutex::default(),
+            listings: Mutex::default(),
             started: Instant::now(),
         };
         let room = Arc::clone(&state.waiting);
@@ -243,6 +255,13 @@ impl State {
         let accounts = self.accounts.lock().good.clone();
         let (settings, specs) = pool::from_config_and(config, &accounts, &self.found.lock());
         self.pool.update(settings, specs);
+    }
+
+    /// The credentials that the configuration and the accounts make, with the models that they serve.
+    pub fn credentials(&self) -> Vec<CredentialSpec> {
+        let config = &self.snapshot.load().config;
+        let accounts = self.accounts.lock().good.clone();
+        pool::from_config_and(config, &accounts, &self.found.lock()).1
     }
 
     /// The accounts as they were last read.
