@@ -171,7 +171,7 @@ fn standing(app: &Manage) -> BTreeMap<Arc<str>, Figures> {
         figures.credentials += 1;
         figures.exhausted += u64::from(status.cooling.iter().any(|(_, rest)| exhausted(rest.class)));
     }
-    let groups = providers::counted(app);
+    let groups = providers::groups(app);
     let settled = app.state.uptime() >= SETTLED;
     for (name, figures) in &mut seen {
         let group = groups.get(&**name);

@@ -75,7 +75,7 @@ pub(super) async fn metrics(
 }
 
 /// The groups, counted anew where they are old. Anybody may ask: however many do, they are counted once.
-pub(super) fn counted(app: &Manage) -> Arc<Groups> {
+fn counted(app: &Manage) -> Arc<Groups> {
     let mut cache = app.providers.lock();
     match &*cache {
         Some((at, groups)) if at.elapsed() < KEPT => Arc::clone(groups),
@@ -104,7 +104,7 @@ fn standing(app: &Manage, name: &str, group: &Group) -> Standing {
 }
 
 /// The credentials and models that are in force, by provider.
-fn groups(app: &Manage) -> Groups {
+pub(super) fn groups(app: &Manage) -> Groups {
     let now = app.state.now();
     let mut groups = Groups::new();
     for status in app.state.pool.credentials(now) {

@@ -3,7 +3,7 @@
 //! Enters: a program with its arguments, an alert. Leaves: a process that gets the alert as JSON on its
 //! standard input and in short in its environment. No shell is involved. May go wrong: there is no such program,
 //! it fails, it takes too long; then it is killed with all that it started. What it prints goes nowhere: it
-//! could repeat an address.
+//! could repeat an address. One that still runs when this process ends goes on alone.
 //!
 //! Programs do not get our environment, which may hold keys, but for [`PASSED`].
 
