@@ -38,6 +38,13 @@ pub struct Logging {
     pub redis_usage_queue_retention_seconds: u32,
 }
 
+impl Logging {
+    /// For how many milliseconds usage records wait to be fetched; `None`: none are kept.
+    pub fn usage_queue_ms(&self) -> Option<u64> {
+        self.usage_statistics_enabled.then(|| u64::from(self.redis_usage_queue_retention_seconds) * 1000)
+    }
+}
+
 impl Default for Logging {
     fn default() -> Self {
         Self {

@@ -5,7 +5,7 @@
 
 use super::answer::Json;
 use super::{App, Manage, Routes, beside, providers};
-use crate::observe::alerts::{Alerts, Change, Figures, RULES, Rule, Severity, Subject};
+use crate::observe::alerts::{Alert, Alerts, Change, Figures, RULES, Rule, Severity, Subject};
 use axum::extract::State;
 use axum::routing::get;
 use parking_lot::Mutex;
@@ -38,11 +38,16 @@ async fn list(State(app): State<App>) -> Result<Json, super::Refusal> {
     let app = Arc::clone(&app);
     beside(move || {
         look(&app);
-        let alerts = app.watch.alerts.lock().list(app.state.now().wall_s);
+        let alerts = current(&app);
         let firing = alerts.iter().filter(|alert| alert.resolved_at.is_none()).count();
         Json(json!({ "alerts": alerts, "firing": firing }))
     })
     .await
+}
+
+/// All alerts, as they were at the last look.
+pub(super) fn current(app: &Manage) -> Vec<Alert> {
+    app.watch.alerts.lock().list(app.state.now().wall_s)
 }
 
 /// Looks at everything once and tells what changed.

@@ -3,6 +3,7 @@
 //! Enters: the folder, the pool. Leaves: one element per file, also for those that cannot be served, with the
 //! reason. Tokens stay where they are. Nothing may go wrong.
 
+use super::requests::recent;
 use crate::state::State;
 use config::Account;
 use jiff::Timestamp;
@@ -35,6 +36,7 @@ pub(super) fn files(state: &State) -> Vec<Value> {
         .map(|spec| (spec.id.as_str(), names(spec, snapshot.config.models.force_model_prefix).len()))
         .collect();
     let pool = state.pool.credentials(state.now());
+    let lately = state.pool.recent(state.now());
     let standing: HashMap<&str, &Status> = pool.iter().map(|status| (status.id.as_str(), status)).collect();
     let now_s = state.now().wall_s;
     let mut files: Vec<Value> = accounts
@@ -43,7 +45,10 @@ pub(super) fn files(state: &State) -> Vec<Value> {
         .map(|account| {
             let count = models.get(account.file.as_str()).copied();
             let status = standing.get(account.file.as_str()).copied();
-            served(&folder, account, status, count, now_s)
+            let mut file = served(&folder, account, status, count, now_s);
+            let buckets = status.and_then(|status| lately.get(&status.id));
+            file["recent_requests"] = buckets.map_or_else(|| json!([]), recent);
+            file
         })
         .collect();
     files.extend(accounts.bad.iter().map(|(name, reason)| broken(&folder, name, reason)));

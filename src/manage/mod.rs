@@ -15,6 +15,7 @@
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `events.rs`, `requests.rs` | the same as it happens; requests one by one |
 
 mod alerts;
 mod answer;
@@ -23,6 +24,7 @@ mod auth_list;
 mod auth_refresh;
 mod blocks;
 mod document;
+mod events;
 mod file_name;
 mod gate;
 mod kiro;
@@ -32,6 +34,7 @@ mod logs;
 mod mask;
 mod providers;
 mod quota;
+mod requests;
 mod routing;
 mod secret;
 mod settings;
@@ -77,6 +80,7 @@ pub(crate) struct Manage {
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
+    events: events::Events,
     version: &'static str,
 }
 
@@ -114,6 +118,7 @@ impl Manage {
             kiro: kiro::Cache::default(),
             providers: providers::Cache::default(),
             watch: alerts::Watch::default(),
+            events: events::Events::default(),
             version,
         }
     }
@@ -214,6 +219,8 @@ fn all_routes() -> Routes {
         .chain(logs::routes())
         .chain(usage::routes())
         .chain(alerts::routes())
+        .chain(events::routes())
+        .chain(requests::routes())
         .collect()
 }
 

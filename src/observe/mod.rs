@@ -4,6 +4,7 @@
 //! pass labels of credentials, not credentials. May go wrong: nothing that a request would notice.
 
 pub mod alerts;
+pub mod feed;
 pub mod log;
 mod log_file;
 pub mod metrics;

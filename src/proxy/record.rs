@@ -3,6 +3,7 @@
 //! Enters: facts, from the stages as they come to know them. Leaves: one access line and the metrics. May
 //! go wrong: nothing.
 
+use crate::observe::feed::{ClientKey, Entry};
 use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::providers::Call;
@@ -138,7 +139,8 @@ impl Record {
     }
 
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
-    pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+    pub(super) fn attempt_failed(&mut self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+        self.facts.class = verdict.class.name();
         let mut line = b"upstream attempt failed ".to_vec();
         json::object(&mut line, |o| {
             o.str("request_id", &self.facts.request_id);
@@ -193,5 +195,12 @@ impl Record {
             _ => Level::INFO,
         };
         log::access(level, &line);
+        let key = self
+            .holder
+            .as_ref()
+            .map(|holder| ClientKey { name: Arc::clone(&holder.name), masked: Arc::clone(&holder.masked) });
+        let at_ms = jiff::Timestamp::now().as_millisecond().max(0) as u64;
+        let wanted_ms = state.snapshot.load().config.logging.usage_queue_ms();
+        state.feed.push(Entry::new(std::mem::take(&mut self.facts), key, at_ms), wanted_ms);
     }
 }

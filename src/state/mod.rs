@@ -26,6 +26,7 @@ mod tokens;
 pub mod usage;
 pub mod waiting;
 
+use crate::observe::feed::Feed;
 use crate::observe::metrics::Metrics;
 use crate::observe::providers::Providers;
 use crate::observe::usage::Ledger;
@@ -71,6 +72,8 @@ pub struct State {
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// The last requests.
+    pub feed: Feed,
     /// How far the process is with leaving.
     pub leave: Leave,
     /// Where requests for the management sidecar go.
@@ -179,6 +182,7 @@ impl State {
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            feed: Feed::default(),
             leave: Leave::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),

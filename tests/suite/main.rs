@@ -12,6 +12,7 @@ mod architecture;
 mod command_line;
 mod data_path;
 mod doctor;
+mod events;
 mod faults;
 mod files;
 mod forwarding;

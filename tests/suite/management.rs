@@ -8,12 +8,12 @@ use testkit::client::Answer;
 use testkit::proxy::Proxy;
 use testkit::upstream::{Upstream, json as json_step};
 
-const SECRET: &str = "mgmt-test";
+pub(crate) const SECRET: &str = "mgmt-test";
 pub(crate) const ON: &str =
     "# who may manage\nremote-management: {allow-remote: false, secret-key: mgmt-test} # for now\n";
 
 /// A request with headers of its own.
-fn send(proxy: &Proxy, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) fn send(proxy: &Proxy, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut client = proxy.connect();
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: proxy\r\n");
     for (name, value) in headers {
@@ -30,7 +30,7 @@ pub(crate) fn manage(proxy: &Proxy, method: &str, path: &str, body: &str) -> Ans
     send(proxy, method, &format!("/v0/management/{path}"), &[("x-management-secret", SECRET)], body)
 }
 
-fn config_text(proxy: &Proxy) -> String {
+pub(crate) fn config_text(proxy: &Proxy) -> String {
     std::fs::read_to_string(proxy.folder().join("config.yaml")).expect("the configuration")
 }
 
