@@ -25,7 +25,7 @@
 //! | `payload.rs` | changes to request bodies |
 //! | `routing.rs` | selection, retries, cooldowns |
 //! | `streaming.rs` | answers under way |
-//! | `logging.rs` | logs and usage records |
+//! | `logging.rs`, `prices.rs` | logs and usage records; what tokens cost |
 //! | `management.rs` | management interface |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
 //! | `load.rs` | bytes → configuration: the steps below in order |
@@ -57,6 +57,7 @@ mod models;
 mod notice;
 mod parse;
 mod payload;
+mod prices;
 mod providers;
 mod proxy;
 mod read;
@@ -90,6 +91,7 @@ pub use models::{
 };
 pub use notice::{Broken, Loaded, Notice};
 pub use payload::{JsonText, Params, Payload, RawParams, Rule, Scope};
+pub use prices::{ModelPrice, Price};
 pub use providers::{Codex, Providers, Xai};
 pub use proxy::{ProxyLogin, ProxyScheme, ProxySetting, ProxyUrl};
 pub use routing::{QuotaExceeded, Routing, Selection, Strategy, TransientCooldown, Waiting};

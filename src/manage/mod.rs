@@ -13,6 +13,7 @@
 //! | `lists.rs`, `blocks.rs`, `mask.rs` | lists of keys, maps by provider |
 //! | `document.rs` | the configuration as a whole |
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
+//! | `config_keys.rs` | keys of the configuration, switched on and off |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
 //! | `events.rs`, `requests.rs` | the same as it happens; requests one by one |
@@ -23,6 +24,7 @@ mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
+mod config_keys;
 mod document;
 mod events;
 mod file_name;
@@ -187,7 +189,7 @@ async fn send(response: Response<Body>, answer: tokio::sync::oneshot::Sender<Ans
     }
 }
 
-/// All routes. Those outside [`ROOT`] need no secret.
+/// All routes. Those outside [`ROOT`] need no secret, unless the configuration says so.
 fn router(app: &App) -> Router {
     let mut inner = Router::new();
     for (path, methods) in all_routes() {
@@ -199,7 +201,10 @@ fn router(app: &App) -> Router {
         // The data path bounds bodies before they come here.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(app), gate::gate))
-        .route("/v1/metrics/providers", get(providers::metrics))
+        .route(
+            "/v1/metrics/providers",
+            get(providers::metrics).route_layer(from_fn_with_state(Arc::clone(app), gate::metrics_gate)),
+        )
         .with_state(Arc::clone(app))
 }
 

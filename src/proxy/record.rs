@@ -187,7 +187,9 @@ impl Record {
             model: &facts.resolved,
         };
         let sums = Sums::of(facts.status, &facts.usage, facts.latency_ms, facts.first_event_ms);
-        state.usage.add(&about, &sums);
+        let snapshot = state.snapshot.load();
+        let cost = snapshot.prices.cost(&facts.provider, &facts.resolved, &facts.usage);
+        state.usage.add(&about, &sums.with(cost));
         let line = facts.line();
         let level = match facts.status {
             500.. => Level::ERROR,
@@ -200,7 +202,7 @@ impl Record {
             .as_ref()
             .map(|holder| ClientKey { name: Arc::clone(&holder.name), masked: Arc::clone(&holder.masked) });
         let at_ms = jiff::Timestamp::now().as_millisecond().max(0) as u64;
-        let wanted_ms = state.snapshot.load().config.logging.usage_queue_ms();
+        let wanted_ms = snapshot.config.logging.usage_queue_ms();
         state.feed.push(Entry::new(std::mem::take(&mut self.facts), key, at_ms), wanted_ms);
     }
 }

@@ -20,7 +20,7 @@ mod read;
 pub mod reload;
 pub mod renew;
 pub mod sidecar;
-mod sign;
+pub mod sign;
 pub mod store;
 mod tokens;
 pub mod usage;
@@ -30,6 +30,7 @@ use crate::observe::feed::Feed;
 use crate::observe::metrics::Metrics;
 use crate::observe::providers::Providers;
 use crate::observe::usage::Ledger;
+use crate::observe::usage::price::Prices;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
@@ -114,6 +115,8 @@ pub struct Snapshot {
     pub payload: wire::payload::Rules,
     /// How long requests may wait.
     pub waiting: waiting::Limits,
+    /// What tokens cost.
+    pub prices: Prices,
 }
 
 impl Snapshot {
@@ -124,6 +127,7 @@ impl Snapshot {
             keys: ClientKeys::new(&config.auth.api_keys, &before.keys),
             payload: config.payload.rules(),
             waiting: waiting::Limits::of_process(&config.routing.waiting),
+            prices: Prices::new(&config.logging.prices),
             config,
         }
     }
@@ -135,6 +139,7 @@ impl Snapshot {
             keys: ClientKeys::default(),
             payload: config.payload.rules(),
             waiting: waiting::Limits::of_process(&config.routing.waiting),
+            prices: Prices::default(),
             config,
         }
     }

@@ -1,6 +1,6 @@
 //! Requests as others see them: the event stream, the usage queue, counts of accounts and keys.
 
-use crate::management::{ON, SECRET, manage};
+use crate::management::{ON, SECRET, config_text, manage, send};
 use crate::reload::until;
 use crate::shared::{CHAT, chat_keys, proxy, whole};
 use serde_json::{Value, json};
@@ -159,4 +159,111 @@ fn accounts_and_keys_say_how_their_last_hours_were() {
     let buckets = files[0]["recent_requests"].as_array().expect("buckets");
     assert_eq!((buckets.len(), &buckets[19]["success"]), (20, &json!(0)), "{files}");
     assert_eq!(buckets[19]["time"].as_str().map(str::len), Some(11));
+}
+
+#[test]
+fn metrics_ask_for_a_key_of_either_kind_where_the_file_says_so() {
+    let proxy = proxy(&format!("{ON}metrics-auth: true\n"));
+    let metrics =
+        |headers: &[(&str, &str)]| send(&proxy, "GET", "/v1/metrics/providers", headers, "").head.status;
+    let client = format!("Bearer {KEY}");
+    for (headers, status) in [
+        (&[][..], 401),
+        (&[("authorization", "Bearer wrong")], 401),
+        (&[("authorization", client.as_str())], 200),
+        (&[("x-api-key", KEY)], 200),
+        (&[("x-management-secret", SECRET)], 200),
+        (&[("authorization", "Bearer mgmt-test")], 200),
+    ] {
+        assert_eq!(metrics(headers), status, "{headers:?}");
+    }
+    assert_eq!(send(&proxy, "POST", "/v1/metrics/providers", &[], "").head.status, 405);
+    std::fs::write(
+        proxy.folder().join("config.yaml"),
+        config_text(&proxy).replace("metrics-auth: true", "metrics-auth: false"),
+    )
+    .expect("the configuration");
+    assert!(until(|| metrics(&[]) == 200), "open again");
+}
+
+#[test]
+fn a_key_of_the_configuration_is_switched_off_over_a_restart_and_its_comments_stay() {
+    let upstream = upstream();
+    let keys = "claude-api-key: # ours\n  - api-key: one # alice's\n    models: [{name: claude-x}]\n    base-url: URL\n  \
+                # bob's\n  - {api-key: two, base-url: URL, models: [{name: claude-y}]}\n"
+        .replace("URL", &upstream.url());
+    let mut proxy = proxy(&format!("{ON}{keys}"));
+    assert!(until(|| config_text(&proxy).contains("$2b$")));
+    let models = |proxy: &Proxy| proxy.get("/v1/models").text();
+    assert!(models(&proxy).contains("claude-x"));
+    let quota = |proxy: &Proxy| manage(proxy, "GET", "quota", "").json()["quota"].clone();
+    let index = quota(&proxy)[0]["auth_index"].as_str().expect("an index").to_owned();
+    for (name, body) in [
+        ("index", json!({ "auth_index": index })),
+        ("label", json!({ "name": "claude#1" })),
+        ("index as name", json!({ "name": index })),
+    ] {
+        let before = config_text(&proxy);
+        let patch = |proxy: &Proxy, off: bool| {
+            let mut body = body.clone();
+            body["disabled"] = off.into();
+            manage(proxy, "PATCH", "auth-files/status", &body.to_string())
+        };
+        let off = patch(&proxy, true);
+        let told = off.json();
+        assert_eq!((off.head.status, &told["status"], &told["disabled"]), (200, &json!("ok"), &json!(true)));
+        assert_eq!(
+            (&told["pattern"], &told["key"], &told["index"]),
+            (&json!("*"), &json!("claude-api-key"), &json!(0))
+        );
+        assert!(!models(&proxy).contains("claude-x") && models(&proxy).contains("claude-y"), "{name}");
+        proxy.kill_and_restart();
+        assert!(!models(&proxy).contains("claude-x") && models(&proxy).contains("claude-y"), "{name}");
+        assert_eq!(quota(&proxy)[0]["disabled"], true);
+        let text = config_text(&proxy);
+        for kept in ["# ours", "# alice's", "# bob's", "# who may manage", "# for now"] {
+            assert!(text.contains(kept), "{kept}: {text}");
+        }
+        assert_eq!(patch(&proxy, false).json()["disabled"], false);
+        assert!(models(&proxy).contains("claude-x"));
+        let lines = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+        assert_eq!(lines(&config_text(&proxy)), lines(&before), "{name}");
+    }
+    let unknown = manage(&proxy, "PATCH", "auth-files/status", r#"{"name":"claude#9","disabled":true}"#);
+    assert_eq!(unknown.head.status, 400, "{}", unknown.text());
+}
+
+#[test]
+fn a_cost_is_that_of_its_time_and_what_has_no_price_is_told() {
+    let upstream = upstream();
+    let mut proxy = proxy(&config(&upstream));
+    let total = |proxy: &Proxy| manage(proxy, "GET", "usage", "").json()["total"].clone();
+    let reached = |proxy: &Proxy, n: u64| until(|| total(proxy)["requests"] == n);
+    ask(&proxy, "m");
+    assert!(reached(&proxy, 1));
+    let none = total(&proxy);
+    assert_eq!((&none["cost_usd"], &none["unpriced_tokens"]), (&Value::Null, &json!(5)), "{none}");
+    let price = |proxy: &Proxy, input: &str| {
+        let text = config_text(proxy);
+        let text = text.split("prices:").next().unwrap_or_default().trim_end().to_owned();
+        let text = format!("{text}\nprices: [{{model: m, input: {input}, output: 1000}}]\n");
+        assert_eq!(manage(proxy, "PUT", "config.yaml", &text).head.status, 200);
+    };
+    price(&proxy, "2000");
+    ask(&proxy, "m");
+    assert!(reached(&proxy, 2));
+    let first = total(&proxy);
+    assert_eq!((&first["cost_usd"], &first["unpriced_tokens"]), (&json!(0.008), &json!(5)), "{first}");
+    price(&proxy, "4000");
+    ask(&proxy, "m");
+    assert!(reached(&proxy, 3));
+    assert_eq!(total(&proxy)["cost_usd"], json!(0.022), "what was keeps its price");
+    let rows = manage(&proxy, "GET", "usage?by=model", "").json();
+    assert_eq!(rows["usage"][0]["cost_usd"], json!(0.022), "{rows}");
+    let exported = manage(&proxy, "GET", "usage/export", "").json();
+    assert_eq!(exported["rows"][0]["cost_nano_usd"], 22_000_000, "{exported}");
+    // A batch is written each second; a kill leaves no time for it.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    proxy.kill_and_restart();
+    assert_eq!(total(&proxy)["cost_usd"], json!(0.022), "costs are kept");
 }
