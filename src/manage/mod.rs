@@ -13,13 +13,15 @@
 //! | `lists.rs`, `blocks.rs`, `mask.rs` | lists of keys, maps by provider |
 //! | `document.rs` | the configuration as a whole |
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
-//! | `config_keys.rs` | keys of the configuration, switched on and off |
+//! | `config_keys.rs`, `vertex.rs` | keys of the configuration, switched on and off; Google's key files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
 //! | `events.rs`, `requests.rs` | the same as it happens; requests one by one |
+//! | `api_call.rs`, `latest_version.rs` | questions to others |
 
 mod alerts;
 mod answer;
+mod api_call;
 mod auth_files;
 mod auth_list;
 mod auth_refresh;
@@ -30,6 +32,7 @@ mod events;
 mod file_name;
 mod gate;
 mod kiro;
+mod latest_version;
 mod lists;
 mod lockout;
 mod logs;
@@ -43,6 +46,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod vertex;
 
 use crate::state::State;
 use crate::state::sidecar::{Answer, Hop};
@@ -226,6 +230,9 @@ fn all_routes() -> Routes {
         .chain(alerts::routes())
         .chain(events::routes())
         .chain(requests::routes())
+        .chain(api_call::routes())
+        .chain(latest_version::routes())
+        .chain(vertex::routes())
         .collect()
 }
 

@@ -38,6 +38,8 @@ pub struct Answer {
     pub status: u16,
     /// Value of `Date`.
     pub date: Option<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
     /// Time until the head was there.
     pub took: Duration,
     /// Body.
@@ -106,6 +108,7 @@ async fn exchange(
     let mut answer = Answer {
         status: head.map_or(0, |head| head.status.as_u16()),
         date: date.map(str::to_owned),
+        headers: head.map(|head| head.headers.clone()).unwrap_or_default(),
         took: begun.elapsed(),
         body: Vec::new(),
     };

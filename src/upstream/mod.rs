@@ -7,6 +7,7 @@
 pub mod dial;
 pub mod fetch;
 pub mod peer;
+pub mod public;
 pub mod request;
 pub mod resolve;
 mod stamp;

@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod api_call;
 mod architecture;
 mod command_line;
 mod data_path;
