@@ -31,7 +31,7 @@ pub(super) fn files(state: &State) -> Vec<Value> {
     let snapshot = state.snapshot.load_full();
     let accounts = state.accounts();
     let folder = state.accounts_folder();
-    let specs = pool::from_config(&snapshot.config, &accounts.good).1;
+    let specs = state.credentials();
     let models: HashMap<&str, usize> = specs
         .iter()
         .map(|spec| (spec.id.as_str(), names(spec, snapshot.config.models.force_model_prefix).len()))
@@ -50,6 +50,9 @@ pub(super) fn files(state: &State) -> Vec<Value> {
             let mut file = served(&folder, account, status, &login, count, now_s);
             let buckets = status.and_then(|status| lately.get(&status.id));
             file["recent_requests"] = buckets.map_or_else(|| json!([]), recent);
+            if status.and_then(|status| state.listing(&status.id)).is_some_and(|listing| listing.stale) {
+                file["models_stale"] = true.into();
+            }
             file
         })
         .collect();

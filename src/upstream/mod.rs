@@ -5,9 +5,12 @@
 //! connections, proxies and TLS; the error says which, never with a secret.
 
 pub mod dial;
+pub mod echo;
 pub mod fetch;
 pub mod peer;
 pub mod public;
 pub mod request;
 pub mod resolve;
 mod stamp;
+
+pub use stamp::COPILOT;
