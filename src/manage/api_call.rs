@@ -7,13 +7,14 @@
 //!
 //! Whoever has the management key may ask the Internet through us, and the hosts that the configuration names.
 //! A strange host is looked up here and reached at the address that was found to be public, also through a
-//! proxy. Redirects are answers. The token does not come back: what repeats it is told with its name.
+//! proxy. Redirects are answers. The token does not come back: what repeats it is masked.
 
 mod target;
 
 use super::answer::{Json, Refusal, read};
 use super::auth_list::{auth_index, text};
 use super::{App, Manage, Routes};
+use crate::upstream::echo;
 use crate::upstream::fetch::{self, Answer, Question};
 use crate::upstream::peer::Lane;
 use axum::body::Bytes;
@@ -48,8 +49,6 @@ const OURS: [&str; 10] = [
     "accept-encoding",
     "proxy-authorization",
 ];
-/// Shortest token that is looked for in answers: shorter ones stand in them by chance.
-const TELLING: usize = 8;
 
 pub(super) fn routes() -> Routes {
     vec![("api-call".to_owned(), post(call))]
@@ -102,10 +101,8 @@ fn credential(app: &Manage, asked: &Value) -> Result<Option<CredentialSpec>, Ref
     else {
         return Ok(None);
     };
-    let config = &app.state.snapshot.load().config;
-    let specs = pool::from_config(config, &app.state.accounts().good).1;
     let is_it = |spec: &CredentialSpec| spec.id.as_str() == wanted || auth_index(spec.id.as_str()) == wanted;
-    let found = specs.into_iter().find(is_it);
+    let found = app.state.credentials().into_iter().find(is_it);
     found.map(Some).ok_or_else(|| Refusal::missing("credential not found").with("auth_index", wanted))
 }
 
@@ -255,18 +252,19 @@ fn failed(message: String) -> Refusal {
 }
 
 fn shown(answer: &Answer, token: &str) -> Value {
-    let hide = |text: String| {
-        if token.len() < TELLING { text } else { text.replace(token, TOKEN) }
+    let hidden = |bytes: &[u8]| {
+        let bytes = echo::hide(Bytes::copy_from_slice(bytes), [token]);
+        String::from_utf8_lossy(&bytes).into_owned()
     };
     json!({
         "status_code": answer.status,
-        "header": header(&answer.headers, &hide),
-        "body": hide(String::from_utf8_lossy(&answer.body).into_owned()),
+        "header": header(&answer.headers, &hidden),
+        "body": hidden(&answer.body),
     })
 }
 
 /// Headers by name, as Go writes them: `Content-Type`.
-fn header(headers: &HeaderMap, hide: &impl Fn(String) -> String) -> Map<String, Value> {
+fn header(headers: &HeaderMap, hidden: &impl Fn(&[u8]) -> String) -> Map<String, Value> {
     let mut shown = Map::new();
     for (name, value) in headers {
         let words = name.as_str().split('-').map(|word| {
@@ -276,7 +274,7 @@ fn header(headers: &HeaderMap, hide: &impl Fn(String) -> String) -> Map<String, 
                 .map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
         });
         let name = words.collect::<Vec<_>>().join("-");
-        let value = hide(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let value = hidden(value.as_bytes());
         if let Some(list) = shown.entry(name).or_insert_with(|| json!([])).as_array_mut() {
             list.push(value.into());
         }
@@ -323,7 +321,7 @@ mod tests {
         let shown = shown(&answer, "canary-token");
         assert_eq!(shown["status_code"], 302);
         assert_eq!(shown["header"]["Set-Cookie"], json!(["a=1", "b=2"]));
-        assert_eq!(shown["header"]["X-Echo-Of"], json!(["Bearer $TOKEN$"]));
+        assert_eq!(shown["header"]["X-Echo-Of"], json!(["Bearer ********"]));
         assert!(
             !shown.to_string().contains("canary") && shown["body"].as_str().unwrap().starts_with("you sent")
         );

@@ -314,7 +314,7 @@ impl Watched {
         let mut before = std::mem::take(&mut self.alerts);
         for alert in alerts::current(app) {
             let key = (alert.id.clone(), alert.subject.clone());
-            let state = format!("{:?} {} {}", alert.severity, alert.status, alert.started_at);
+            let state = format!("{:?} {:?} {}", alert.severity, alert.status, alert.started_at);
             let shown = serde_json::to_value(&alert).unwrap_or_default();
             if before.remove(&key).is_none_or(|(old, _)| old != state) {
                 frames.add(ALERTS, "alerts", None, shown.to_string().as_bytes());

@@ -1,6 +1,6 @@
 //! The management sidecar: what operators and dashboards ask and change while traffic runs.
 //!
-//! Enters: requests for `/v0/management/*` and `/v1/metrics/providers`, handed over by the data path through
+//! Enters: requests for `/v0/management/*`, `/v1/metrics/providers` and the callbacks of logins, handed over by the data path through
 //! [`crate::state::sidecar`]. Leaves: JSON, the files themselves on the download routes, changed files. May go
 //! wrong: every refusal is JSON, `{"error": …}`; with more than [`IN_FLIGHT`] requests at once the rest get
 //! 503. Runs on a thread of its own; what waits for files or bcrypt runs on blocking threads beside it.
@@ -15,9 +15,12 @@
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `config_keys.rs`, `vertex.rs` | keys of the configuration, switched on and off; Google's key files |
 //! | `providers.rs` | providers: metrics and abilities |
+//! | `logins.rs` | logins to accounts |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
 //! | `events.rs`, `requests.rs` | the same as it happens; requests one by one |
 //! | `api_call.rs`, `latest_version.rs` | questions to others |
+//! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
+//! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
 mod alerts;
 mod answer;
@@ -26,6 +29,7 @@ mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
+mod body_capture;
 mod config_keys;
 mod document;
 mod events;
@@ -35,10 +39,13 @@ mod kiro;
 mod latest_version;
 mod lists;
 mod lockout;
+mod logins;
 mod logs;
 mod mask;
+mod notify;
 mod providers;
 mod quota;
+mod request_logs;
 mod requests;
 mod routing;
 mod secret;
@@ -66,6 +73,7 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 /// Requests that are answered at once, live tails included.
@@ -87,6 +95,7 @@ pub(crate) struct Manage {
     providers: providers::Cache,
     watch: alerts::Watch,
     events: events::Events,
+    notifier: notify::Notifier,
     version: &'static str,
 }
 
@@ -118,6 +127,7 @@ impl Sidecar {
 impl Manage {
     fn new(state: Arc<State>, version: &'static str, password: &str) -> Self {
         Self {
+            notifier: notify::Notifier::new(&state),
             state,
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
@@ -137,6 +147,11 @@ impl BackgroundService for Sidecar {
         let router = router(&self.app);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut look = tokio::time::interval(LOOK);
+        // Ends with this.
+        let mut worker = JoinSet::new();
+        if let Some(work) = self.app.notifier.worker(&self.app) {
+            worker.spawn(work);
+        }
         loop {
             tokio::select! {
                 hop = hops.recv() => {
@@ -199,7 +214,7 @@ fn router(app: &App) -> Router {
     for (path, methods) in all_routes() {
         inner = inner.route(&format!("{ROOT}/{path}"), methods);
     }
-    inner
+    let inner = inner
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         // The data path bounds bodies before they come here.
@@ -208,8 +223,8 @@ fn router(app: &App) -> Router {
         .route(
             "/v1/metrics/providers",
             get(providers::metrics).route_layer(from_fn_with_state(Arc::clone(app), gate::metrics_gate)),
-        )
-        .with_state(Arc::clone(app))
+        );
+    logins::pages(inner).with_state(Arc::clone(app))
 }
 
 /// Routes of a file: paths below [`ROOT`].
@@ -225,7 +240,10 @@ fn all_routes() -> Routes {
         .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
+        .chain(logins::routes())
         .chain(logs::routes())
+        .chain(request_logs::routes())
+        .chain(body_capture::routes())
         .chain(usage::routes())
         .chain(alerts::routes())
         .chain(events::routes())

@@ -3,6 +3,7 @@
 //! Enters: facts, from the stages as they come to know them. Leaves: one access line and the metrics. May
 //! go wrong: nothing.
 
+use super::capture::Capture;
 use crate::observe::feed::{ClientKey, Entry};
 use crate::observe::log;
 use crate::observe::metrics::Labels;
@@ -31,6 +32,8 @@ pub(super) struct Record {
     pub holder: Option<Arc<Holder>>,
     /// The WebSocket on which it came.
     pub socket: Option<String>,
+    /// What goes into its file.
+    pub capture: Capture,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -48,6 +51,7 @@ impl Default for Record {
             seed,
             holder: None,
             socket: None,
+            capture: Capture::default(),
             started: Instant::now(),
             first_byte: None,
             quiet: false,
@@ -197,12 +201,19 @@ impl Record {
             _ => Level::INFO,
         };
         log::access(level, &line);
+    }
+
+    /// Hands it on to those who watch, with all that is known of it: the last that is done with it.
+    pub(super) fn hand_on(&mut self, state: &State) {
+        if self.facts.client.is_empty() || self.quiet {
+            return;
+        }
         let key = self
             .holder
             .as_ref()
             .map(|holder| ClientKey { name: Arc::clone(&holder.name), masked: Arc::clone(&holder.masked) });
         let at_ms = jiff::Timestamp::now().as_millisecond().max(0) as u64;
-        let wanted_ms = snapshot.config.logging.usage_queue_ms();
+        let wanted_ms = state.snapshot.load().config.logging.usage_queue_ms();
         state.feed.push(Entry::new(std::mem::take(&mut self.facts), key, at_ms), wanted_ms);
     }
 }

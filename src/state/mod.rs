@@ -15,10 +15,14 @@ pub mod lanes;
 pub mod learnt;
 pub mod leave;
 pub mod load;
+pub mod login;
+pub mod logins;
+pub mod loopback;
 pub mod query;
 mod read;
 pub mod reload;
 pub mod renew;
+pub mod request_logs;
 pub mod sidecar;
 pub mod sign;
 pub mod store;
@@ -41,11 +45,13 @@ use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
 use leave::Leave;
+use logins::Logins;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{CredentialSpec, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use request_logs::RequestLogs;
 use sidecar::Sidecar;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -76,8 +82,12 @@ pub struct State {
     pub usage: Ledger,
     /// The last requests.
     pub feed: Feed,
+    /// What is written down of requests.
+    pub request_logs: RequestLogs,
     /// How far the process is with leaving.
     pub leave: Leave,
+    /// Logins under way.
+    pub logins: Logins,
     /// Where requests for the management sidecar go.
     pub sidecar: Sidecar,
     /// The text of the configuration.
@@ -191,7 +201,9 @@ impl State {
             providers: Providers::default(),
             usage: Ledger::default(),
             feed: Feed::default(),
+            request_logs: RequestLogs::default(),
             leave: Leave::default(),
+            logins: Logins::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),
