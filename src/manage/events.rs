@@ -10,12 +10,11 @@
 //! known. Of a flood the newest are shown, and an event `skipped` says how many are not.
 
 mod hub;
+mod sources;
 
 use super::answer::Refusal;
-use super::auth_list::auth_index;
 use super::lists::Parameters;
-use super::{App, Manage, Routes, alerts, beside, logs, providers, requests};
-use crate::observe::feed::Totals;
+use super::{App, Manage, Routes, beside, logs, requests};
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -24,19 +23,16 @@ use bytes::Bytes;
 use futures::stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use hub::{ALERTS, CREDENTIALS, Frames, Hub, LOGS, NOW, REQUESTS, Topics};
+use hub::{ALERTS, CREDENTIALS, Frames, LOGS, NOW, REQUESTS, Topics};
 use parking_lot::Mutex;
-use pool::{CredentialId, Status};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use sources::Watched;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Time between two looks at requests and the log.
 const TICK: Duration = Duration::from_millis(500);
-/// Time between two looks at all else, a little less than two ticks.
-const SLOW: Duration = Duration::from_millis(950);
 /// Requests of one look that are shown: fifty a second, as many as anybody reads.
 const TAP: usize = 25;
 /// Requests of a snapshot.
@@ -51,40 +47,10 @@ pub(super) struct Events {
     watched: Mutex<Watched>,
 }
 
-struct Watched {
-    hub: Hub,
-    /// Somebody looks regularly.
-    running: bool,
-    /// The last request that was told.
-    seen: u64,
-    /// When all sources were looked at last.
-    slow: Instant,
-    totals: Totals,
-    now: Value,
-    credentials: BTreeMap<CredentialId, Standing>,
-    /// State of alerts, by rule and subject.
-    alerts: BTreeMap<(String, String), (String, Value)>,
-    log: Option<logs::Cursor>,
-}
-
-/// How a credential stands: its state, and it for people.
-type Standing = ((&'static str, usize), Value);
-
 impl Default for Events {
     fn default() -> Self {
-        let watched = Watched {
-            hub: Hub::default(),
-            running: false,
-            seen: 0,
-            slow: Instant::now(),
-            totals: Totals::default(),
-            now: Value::Null,
-            credentials: BTreeMap::new(),
-            alerts: BTreeMap::new(),
-            log: None,
-        };
         let epoch = format!("{:x}", jiff::Timestamp::now().as_millisecond());
-        Self { epoch, watched: Mutex::new(watched) }
+        Self { epoch, watched: Mutex::default() }
     }
 }
 
@@ -147,8 +113,7 @@ impl Events {
             return false;
         }
         let topics = watched.hub.topics();
-        let is_slow = now.duration_since(watched.slow) >= SLOW;
-        let frames = self.frames(app, &mut watched, topics, is_slow, now);
+        let frames = self.frames(app, &mut watched, topics, false, now);
         watched.hub.publish(&frames, now);
         true
     }
@@ -168,10 +133,7 @@ impl Events {
         }
         let is_first = !watched.running;
         if is_first {
-            watched.totals = app.state.feed.totals();
-            watched.now = Value::Null;
-            watched.slow = now;
-            watched.log = None;
+            watched.restart(app, now);
         }
         // The others get what happened up to here, so that the new one begins where they are.
         let all = watched.hub.topics().and(topics);
@@ -231,15 +193,8 @@ impl Events {
         out
     }
 
-    /// What happened since the last look.
-    fn frames(
-        &self,
-        app: &Manage,
-        watched: &mut Watched,
-        topics: Topics,
-        is_slow: bool,
-        now: Instant,
-    ) -> Frames {
+    /// What happened since the last look; `all`: of sources too that are looked at once a second.
+    fn frames(&self, app: &Manage, watched: &mut Watched, topics: Topics, all: bool, now: Instant) -> Frames {
         let mut frames = Frames::default();
         let page = app.state.feed.since(watched.seen, if topics.has(REQUESTS) { TAP } else { 0 });
         watched.seen = page.last;
@@ -253,112 +208,15 @@ impl Events {
         if topics.has(LOGS) {
             watched.log_lines(app, &mut frames);
         }
-        if is_slow {
-            watched.figures(app, now, &mut frames);
-            if topics.has(CREDENTIALS) {
-                watched.standings(app, &mut frames);
-            }
-            if topics.has(ALERTS) {
-                watched.alerts(app, &mut frames);
-            }
-            watched.slow = now;
+        let is_due = watched.figures(app, now, &mut frames);
+        if (is_due || all) && topics.has(CREDENTIALS) {
+            watched.standings(app, &mut frames);
+        }
+        if (is_due || all) && topics.has(ALERTS) {
+            watched.alerts(app, &mut frames);
         }
         frames
     }
-}
-
-impl Watched {
-    /// The figures of the last second.
-    fn figures(&mut self, app: &Manage, now: Instant, frames: &mut Frames) {
-        let state = &app.state;
-        let totals = state.feed.totals();
-        let seconds = now.duration_since(self.slow).as_secs_f64();
-        let rate = |of: fn(&Totals) -> u64| {
-            // Right after the first listener came there is nothing to compare with.
-            let more = of(&totals).saturating_sub(of(&self.totals)) as f64;
-            (seconds > 0.5).then(|| (more / seconds * 100.0).round() / 100.0)
-        };
-        self.now = json!({
-            "at": jiff::Timestamp::now(),
-            "requests_per_second": rate(|t| t.requests),
-            "errors_per_second": rate(|t| t.errors),
-            "input_tokens_per_second": rate(|t| t.input_tokens),
-            "output_tokens_per_second": rate(|t| t.output_tokens),
-            "in_flight": state.metrics.in_flight.get().max(0),
-            "waiting": state.waiting.len(),
-            "requests": totals.requests,
-            "errors": totals.errors,
-        });
-        self.totals = totals;
-        frames.add(NOW, "now", None, self.now.to_string().as_bytes());
-    }
-
-    fn standings(&mut self, app: &Manage, frames: &mut Frames) {
-        let now = app.state.now();
-        let mut before = std::mem::take(&mut self.credentials);
-        for status in app.state.pool.credentials(now) {
-            let (state, shown) = standing(&status, now.wall_s);
-            let old = before.remove(&status.id);
-            if old.is_none_or(|(old, _)| old != state) {
-                frames.add(CREDENTIALS, "credentials", None, shown.to_string().as_bytes());
-            }
-            self.credentials.insert(status.id, (state, shown));
-        }
-        for id in before.keys() {
-            let gone = json!({ "auth_index": auth_index(id.as_str()), "state": "gone" });
-            frames.add(CREDENTIALS, "credentials", None, gone.to_string().as_bytes());
-        }
-    }
-
-    fn alerts(&mut self, app: &Manage, frames: &mut Frames) {
-        let mut before = std::mem::take(&mut self.alerts);
-        for alert in alerts::current(app) {
-            let key = (alert.id.clone(), alert.subject.clone());
-            let state = format!("{:?} {:?} {}", alert.severity, alert.status, alert.started_at);
-            let shown = serde_json::to_value(&alert).unwrap_or_default();
-            if before.remove(&key).is_none_or(|(old, _)| old != state) {
-                frames.add(ALERTS, "alerts", None, shown.to_string().as_bytes());
-            }
-            self.alerts.insert(key, (state, shown));
-        }
-    }
-
-    fn log_lines(&mut self, app: &Manage, frames: &mut Frames) {
-        // It may have been switched off meanwhile.
-        let Ok(folder) = logs::folder(&app.state) else { return };
-        let page = logs::new_lines(&folder, self.log);
-        let begins = self.log.is_none();
-        self.log = page.next.or(self.log);
-        if !begins && !page.lines.is_empty() {
-            frames.add(LOGS, "logs", None, json!({ "lines": page.lines }).to_string().as_bytes());
-        }
-    }
-}
-
-/// How a credential stands.
-fn standing(status: &Status, now_s: u64) -> Standing {
-    let whole = status.cooling.iter().find(|(model, _)| model.is_none()).map(|(_, rest)| rest);
-    let word = match whole {
-        _ if status.disabled => "disabled",
-        Some(_) => "cooling",
-        None if !status.cooling.is_empty() => "limited",
-        None => "ready",
-    };
-    debug_assert_eq!(whole.is_some(), providers::rests(status));
-    let first = whole.or_else(|| status.cooling.first().map(|(_, rest)| rest));
-    let shown = json!({
-        "auth_index": auth_index(status.id.as_str()),
-        "label": &*status.label,
-        "provider": &*status.provider,
-        "state": word,
-        "reason": first.map(|rest| rest.class.name()),
-        "next_retry_at": first.map(|rest| now_s + rest.left_ms.div_ceil(1000)),
-        "resting_models": status.cooling.iter().filter_map(|(model, _)| model.as_deref()).collect::<Vec<_>>(),
-        "in_flight": status.in_flight,
-        "success": status.succeeded,
-        "failed": status.failed,
-    });
-    ((word, status.cooling.len()), shown)
 }
 
 #[cfg(test)]
@@ -467,7 +325,7 @@ mod tests {
         let app = app();
         let mut listener = begin(&app, None);
         let _ = text(&mut listener);
-        let slow = || app.events.watched.lock().slow = Instant::now().checked_sub(SLOW).unwrap();
+        let slow = || app.events.watched.lock().slow = Instant::now().checked_sub(sources::SLOW);
         slow();
         app.events.look(&app);
         let told = text(&mut listener);

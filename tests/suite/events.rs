@@ -262,8 +262,8 @@ fn a_cost_is_that_of_its_time_and_what_has_no_price_is_told() {
     assert_eq!(rows["usage"][0]["cost_usd"], json!(0.022), "{rows}");
     let exported = manage(&proxy, "GET", "usage/export", "").json();
     assert_eq!(exported["rows"][0]["cost_nano_usd"], 22_000_000, "{exported}");
-    // A batch is written each second; a kill leaves no time for it.
-    std::thread::sleep(std::time::Duration::from_secs(5));
-    proxy.kill_and_restart();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait(std::time::Duration::from_secs(90)), Some(0), "{}", proxy.log());
+    proxy.start_again();
     assert_eq!(total(&proxy)["cost_usd"], json!(0.022), "costs are kept");
 }
