@@ -9,6 +9,7 @@
 
 mod accounts;
 mod api_call;
+mod alerts;
 mod architecture;
 mod beside;
 mod canary;
