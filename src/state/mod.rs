@@ -15,6 +15,9 @@ pub mod lanes;
 pub mod learnt;
 pub mod leave;
 pub mod load;
+pub mod login;
+pub mod logins;
+pub mod loopback;
 pub mod query;
 mod read;
 pub mod reload;
@@ -40,6 +43,7 @@ use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
 use leave::Leave;
+use logins::Logins;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
@@ -78,6 +82,8 @@ pub struct State {
     pub request_logs: RequestLogs,
     /// How far the process is with leaving.
     pub leave: Leave,
+    /// Logins under way.
+    pub logins: Logins,
     /// Where requests for the management sidecar go.
     pub sidecar: Sidecar,
     /// The text of the configuration.
@@ -188,6 +194,7 @@ impl State {
             usage: Ledger::default(),
             request_logs: RequestLogs::default(),
             leave: Leave::default(),
+            logins: Logins::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),
