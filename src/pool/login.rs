@@ -41,6 +41,8 @@ pub use returned::Returned;
 
 /// Longest text of a provider that is shown to people, in characters.
 const SHOWN: usize = 300;
+/// Shorter values are words that stand in any text; providers have no such secrets.
+const SHORTEST: usize = 8;
 /// Lost polls in a row after which a login is given up.
 const LOST: u32 = 5;
 
@@ -268,8 +270,16 @@ impl Failed {
     /// A failure whose cause may be somebody else's words.
     pub fn new(stage: Stage, cause: impl AsRef<str>) -> Self {
         let plain = |c: char| if c.is_control() || is_bidi(c) { ' ' } else { c };
-        let cause: String = cause.as_ref().chars().map(plain).take(SHOWN).collect();
-        Self { stage, cause }
+        Self { stage, cause: cause.as_ref().chars().map(plain).collect() }
+    }
+
+    /// The same without secrets that a provider repeats, and short. In this order: a part of a secret is one.
+    fn without(mut self, secrets: &[SecretString]) -> Self {
+        for secret in secrets.iter().map(ExposeSecret::expose_secret).filter(|s| s.len() >= SHORTEST) {
+            self.cause = self.cause.replace(secret, "…");
+        }
+        self.cause = self.cause.chars().take(SHOWN).collect();
+        self
     }
 }
 
@@ -376,7 +386,7 @@ impl Login {
         };
         let mut login = Self { about, flow, asked: None, lost: 0, code: None };
         let first = login.flow.begin(&login.about);
-        let first = login.seen(first)?;
+        let first = login.seen(first, None)?;
         Ok((login, first))
     }
 
@@ -395,24 +405,33 @@ impl Login {
         }
         self.lost = 0;
         let step = self.flow.answered(&self.about, Reply { status, body, now_s });
-        self.seen(step)
+        self.seen(step, Some(&asked))
     }
 
     /// The last question has no answer; why not.
     pub fn lost(&mut self, cause: &str, now_s: u64) -> Result<Step, Failed> {
-        match self.asked.take() {
-            Some(asked) if asked.weight == Weight::Poll => self.again(asked, cause),
-            Some(asked) if asked.weight == Weight::May => {
+        let Some(asked) = self.asked.take() else { return Err(Failed::new(Stage::Start, cause)) };
+        match asked.weight {
+            Weight::Poll => self.again(asked, cause),
+            Weight::May => {
                 let step = self.flow.answered(&self.about, Reply { status: 0, body: b"", now_s });
-                self.seen(step)
+                self.seen(step, Some(&asked))
             }
-            Some(asked) => Err(Failed::new(asked.stage, cause)),
-            None => Err(Failed::new(Stage::Start, cause)),
+            Weight::Must => {
+                let failed = Failed::new(asked.stage, cause);
+                self.seen(Err(failed), Some(&asked))
+            }
         }
     }
 
     /// What the provider's page sent back.
     pub fn returned(&mut self, returned: &Returned) -> Result<Step, Failed> {
+        let step = self.code(returned);
+        self.code.clone_from(&returned.code);
+        self.seen(step, None)
+    }
+
+    fn code(&mut self, returned: &Returned) -> Result<Step, Failed> {
         if let Some(error) = &returned.error {
             return Err(Failed::new(Stage::Authorize, error));
         }
@@ -421,35 +440,56 @@ impl Login {
         }
         let code = returned.code.as_ref().filter(|code| !code.expose_secret().is_empty());
         let code = code.ok_or_else(|| Failed::new(Stage::Authorize, "no code came back"))?;
-        self.code = Some(code.clone());
-        let step = self.flow.returned(&self.about, code);
-        self.seen(step)
+        self.flow.returned(&self.about, code)
     }
 
     fn again(&mut self, asked: Asked, cause: &str) -> Result<Step, Failed> {
         self.lost += 1;
         if self.lost >= LOST {
-            return Err(Failed::new(asked.stage, cause));
+            let failed = Failed::new(asked.stage, cause);
+            return self.seen(Err(failed), Some(&asked));
         }
-        self.seen(Ok(Step::Ask(asked)))
+        self.seen(Ok(Step::Ask(asked)), None)
     }
 
-    /// Keeps the question, and takes out of a failure what nobody may read.
-    fn seen(&mut self, step: Result<Step, Failed>) -> Result<Step, Failed> {
-        match &step {
-            Ok(Step::Ask(asked) | Step::Show(_, Some(asked))) => self.asked = Some(asked.clone()),
-            _ => self.asked = None,
-        }
-        step.map_err(|mut failed| {
-            let secrets = [Some(&self.about.verifier), self.code.as_ref(), self.about.client_secret.as_ref()];
-            for secret in secrets.into_iter().flatten().map(ExposeSecret::expose_secret) {
-                if !secret.is_empty() {
-                    failed.cause = failed.cause.replace(secret, "…");
-                }
-            }
-            failed
+    /// Keeps the question, and takes out of a failure what nobody may read. `before` is the question whose
+    /// answer it is.
+    fn seen(&mut self, step: Result<Step, Failed>, before: Option<&Asked>) -> Result<Step, Failed> {
+        self.asked = match &step {
+            Ok(Step::Ask(asked) | Step::Show(_, Some(asked))) => Some(asked.clone()),
+            _ => None,
+        };
+        step.map_err(|failed| {
+            let mut secrets: Vec<SecretString> =
+                before.map(|asked| secrets(&asked.request)).unwrap_or_default();
+            secrets.push(self.about.verifier.clone());
+            secrets.extend(self.code.iter().chain(&self.about.client_secret).cloned());
+            failed.without(&secrets)
         })
     }
+}
+
+/// What went with a request and may be a secret: the values of its body and its headers.
+fn secrets(request: &TokenRequest) -> Vec<SecretString> {
+    let body = request.body.expose_secret();
+    let mut values: Vec<String> =
+        match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body) {
+            Ok(members) => {
+                members.into_iter().filter_map(|(_, value)| value.as_str().map(str::to_owned)).collect()
+            }
+            Err(_) => {
+                url::form_urlencoded::parse(body.as_bytes()).map(|(_, value)| value.into_owned()).collect()
+            }
+        };
+    // As a form writes them.
+    let written: Vec<String> =
+        values.iter().map(|value| url::form_urlencoded::byte_serialize(value.as_bytes()).collect()).collect();
+    values.extend(written);
+    let words = request.headers.iter().filter_map(|(_, value)| value.expose_secret().split(' ').next_back());
+    values.extend(words.map(str::to_owned));
+    // The longest first: one may be a part of another.
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    values.into_iter().map(SecretString::from).collect()
 }
 
 #[cfg(test)]

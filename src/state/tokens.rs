@@ -6,6 +6,7 @@
 
 use super::renew::{Login, NotRenewed, Renewal};
 use super::{State, accounts, atomic, sign};
+use crate::upstream::echo;
 use crate::upstream::fetch::{self, Question};
 use config::{Account, Config, ProxySetting};
 use pingora::connectors::http::Connector;
@@ -14,6 +15,23 @@ use pool::{CredentialId, Token};
 use secrecy::SecretString;
 use std::sync::Arc;
 use url::Position;
+
+/// Why a host of a provider did not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Unasked {
+    /// There was no connection, so that nothing was sent.
+    #[error("{0}")]
+    Unreached(String),
+    /// It was not to be.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A refusal, which may repeat what it refuses, and which is logged.
+fn without_secrets(refusal: Vec<u8>, account: &Account) -> Vec<u8> {
+    let own = [&account.secret, &account.refresh_token, &account.grant.client_secret];
+    echo::hide(refusal.into(), own.map(config::Secret::expose_secret)).into()
+}
 
 impl State {
     /// An account as its file is now: another process may have renewed it.
@@ -28,7 +46,8 @@ impl State {
 
     /// Asks the token endpoint and puts what it says in force.
     pub(super) async fn renew_now(&self, account: &Account, renewal: &Renewal) -> Result<(), NotRenewed> {
-        let (status, answer) = self.ask(account).await.map_err(NotRenewed::Later)?;
+        let (status, answer) = self.ask(account).await?;
+        let answer = if status < 400 { answer } else { without_secrets(answer, account) };
         match renewal::read(account, status, &answer, self.now().wall_s) {
             Renewed::Tokens(tokens) => self.keep(account, &tokens, renewal).map_err(NotRenewed::Later),
             Renewed::NeedsLogin(reason) => Err(NotRenewed::NeedsLogin(reason)),
@@ -36,10 +55,14 @@ impl State {
         }
     }
 
-    async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), String> {
+    async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), NotRenewed> {
         let snapshot = self.snapshot.load_full();
-        let request = self.token_request(account, &snapshot.config)?;
-        self.ask_provider(&self.connector, &request, &account.settings.proxy_url).await
+        let request = self.token_request(account, &snapshot.config).map_err(NotRenewed::Later)?;
+        let asked = self.ask_provider(&self.connector, &request, &account.settings.proxy_url).await;
+        asked.map_err(|unasked| match unasked {
+            Unasked::Unreached(problem) => NotRenewed::Unreachable(problem),
+            Unasked::Failed(problem) => NotRenewed::Later(problem),
+        })
     }
 
     /// Asks a host of a provider, through the proxy that `setting` means.
@@ -48,10 +71,12 @@ impl State {
         connector: &Connector,
         request: &TokenRequest,
         setting: &ProxySetting,
-    ) -> Result<(u16, Vec<u8>), String> {
+    ) -> Result<(u16, Vec<u8>), Unasked> {
         let snapshot = self.snapshot.load_full();
-        let url = url::Url::parse(&request.url).map_err(|e| format!("{}: {e}", request.url))?;
-        let lane = self.lanes.to(&url, setting, &snapshot.config).map_err(|e| e.to_string())?;
+        let url = url::Url::parse(&request.url);
+        let url = url.map_err(|e| Unasked::Failed(format!("{}: {e}", request.url)))?;
+        let lane = self.lanes.to(&url, setting, &snapshot.config);
+        let lane = lane.map_err(|e| Unasked::Failed(e.to_string()))?;
         let question = Question {
             method: request.method,
             target: &url[Position::BeforePath..Position::AfterQuery],
@@ -59,8 +84,11 @@ impl State {
             body: &request.body,
         };
         let asked = Box::pin(fetch::ask(connector, &lane, &question)).await;
-        // The error names the proxy where one is on the way, never its password.
-        asked.map_err(|error| format!("{}: {}", lane.authority(), error.to_string().trim()))
+        asked.map_err(|error| {
+            // The error names the proxy where one is on the way, never its password.
+            let problem = format!("{}: {}", lane.authority(), error.to_string().trim());
+            if fetch::is_unreached(&error) { Unasked::Unreached(problem) } else { Unasked::Failed(problem) }
+        })
     }
 
     fn token_request(&self, account: &Account, config: &Config) -> Result<TokenRequest, String> {

@@ -9,8 +9,12 @@
 
 mod accounts;
 mod architecture;
+mod beside;
+mod canary;
 mod command_line;
 mod data_path;
+mod deployment;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;
@@ -30,6 +34,7 @@ mod reach;
 mod reload;
 mod renewals;
 mod rules;
+mod runbook;
 mod selection;
 mod shared;
 mod storm;

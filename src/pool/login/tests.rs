@@ -443,6 +443,26 @@ fn p53_nothing_of_a_login_shows_a_secret() {
 }
 
 #[test]
+fn p53_a_provider_that_repeats_what_it_was_sent_shows_no_secret() {
+    let pad = "x".repeat(280);
+    let import = Wish { import: Some("aorAAAAAGcanary-refresh".into()), ..Wish::of(Provider::Kiro) };
+    let (imported, step) = begin(&import).unwrap();
+    let (device, _, poll) = started(Provider::Qwen, "");
+    let (coded, exchange) = with_code(&Wish::of(Provider::Antigravity));
+    for (mut login, asked) in [(imported, asked(Ok(step))), (device, poll), (coded, exchange)] {
+        for told in ["", &pad] {
+            let said = format!("{told}{}", body(&asked));
+            let answer = serde_json::json!({"error": "bad", "error_description": said}).to_string();
+            let failed = login.answered(400, answer.as_bytes(), NOW).unwrap_err();
+            let text = failed.to_string();
+            assert!(failed.cause.chars().count() <= 300, "{text}");
+            assert!(!["canary", "aorAAA", "dBjft"].iter().any(|part| text.contains(part)), "{text}");
+            login.asked = Some(asked.clone());
+        }
+    }
+}
+
+#[test]
 fn garbage_ends_a_login_and_nothing_else() {
     let junk: [&[u8]; 6] = [b"", b"{", b"[]", b"null", b"\xff\xfe", br#"{"access_token":5,"account":"x"}"#];
     for provider in PROVIDERS.map(|(provider, _, _)| provider) {
