@@ -1,5 +1,6 @@
 //! Logins from the first step to the file, against answers that are played back.
 
+use super::provider::PROVIDERS;
 use super::*;
 use std::collections::HashMap;
 
