@@ -16,6 +16,8 @@
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `logins.rs` | logins to accounts |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
+//! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
 mod alerts;
 mod answer;
@@ -23,6 +25,7 @@ mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
+mod body_capture;
 mod document;
 mod file_name;
 mod gate;
@@ -32,8 +35,10 @@ mod lockout;
 mod logins;
 mod logs;
 mod mask;
+mod notify;
 mod providers;
 mod quota;
+mod request_logs;
 mod routing;
 mod secret;
 mod settings;
@@ -59,6 +64,7 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 /// Requests that are answered at once, live tails included.
@@ -79,6 +85,7 @@ pub(crate) struct Manage {
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
+    notifier: notify::Notifier,
     version: &'static str,
 }
 
@@ -110,6 +117,7 @@ impl Sidecar {
 impl Manage {
     fn new(state: Arc<State>, version: &'static str, password: &str) -> Self {
         Self {
+            notifier: notify::Notifier::new(&state),
             state,
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
@@ -128,6 +136,11 @@ impl BackgroundService for Sidecar {
         let router = router(&self.app);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut look = tokio::time::interval(LOOK);
+        // Ends with this.
+        let mut worker = JoinSet::new();
+        if let Some(work) = self.app.notifier.worker(&self.app) {
+            worker.spawn(work);
+        }
         loop {
             tokio::select! {
                 hop = hops.recv() => {
@@ -215,6 +228,8 @@ fn all_routes() -> Routes {
         .chain(quota::routes())
         .chain(logins::routes())
         .chain(logs::routes())
+        .chain(request_logs::routes())
+        .chain(body_capture::routes())
         .chain(usage::routes())
         .chain(alerts::routes())
         .collect()

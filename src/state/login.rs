@@ -119,7 +119,7 @@ impl State {
         tokio::time::sleep(Duration::from_secs(asked.after_s)).await;
         match self.ask_provider(connector, &asked.request, &ProxySetting::Inherit).await {
             Ok((status, body)) => login.answered(status, &body, self.now().wall_s),
-            Err(unasked) => login.lost(&unasked.to_string(), self.now().wall_s),
+            Err(cause) => login.lost(&cause.to_string(), self.now().wall_s),
         }
     }
 

@@ -22,6 +22,7 @@ pub mod query;
 mod read;
 pub mod reload;
 pub mod renew;
+pub mod request_logs;
 pub mod sidecar;
 mod sign;
 pub mod store;
@@ -48,6 +49,7 @@ use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{CredentialSpec, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use request_logs::RequestLogs;
 use sidecar::Sidecar;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -76,6 +78,8 @@ pub struct State {
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// What is written down of requests.
+    pub request_logs: RequestLogs,
     /// How far the process is with leaving.
     pub leave: Leave,
     /// Logins under way.
@@ -188,6 +192,7 @@ impl State {
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            request_logs: RequestLogs::default(),
             leave: Leave::default(),
             logins: Logins::default(),
             sidecar: Sidecar::default(),

@@ -16,15 +16,15 @@ use secrecy::SecretString;
 use std::sync::Arc;
 use url::Position;
 
-/// Why a host of a provider did not answer.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Why a provider gave no answer.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Unasked {
     /// There was no connection, so that nothing was sent.
     #[error("{0}")]
-    Unreached(String),
-    /// It was not to be.
+    Unreachable(String),
+    /// All else.
     #[error("{0}")]
-    Failed(String),
+    Other(String),
 }
 
 /// A refusal, which may repeat what it refuses, and which is logged.
@@ -60,8 +60,8 @@ impl State {
         let request = self.token_request(account, &snapshot.config).map_err(NotRenewed::Later)?;
         let asked = self.ask_provider(&self.connector, &request, &account.settings.proxy_url).await;
         asked.map_err(|unasked| match unasked {
-            Unasked::Unreached(problem) => NotRenewed::Unreachable(problem),
-            Unasked::Failed(problem) => NotRenewed::Later(problem),
+            Unasked::Unreachable(problem) => NotRenewed::Unreachable(problem),
+            Unasked::Other(problem) => NotRenewed::Later(problem),
         })
     }
 
@@ -74,9 +74,9 @@ impl State {
     ) -> Result<(u16, Vec<u8>), Unasked> {
         let snapshot = self.snapshot.load_full();
         let url = url::Url::parse(&request.url);
-        let url = url.map_err(|e| Unasked::Failed(format!("{}: {e}", request.url)))?;
+        let url = url.map_err(|e| Unasked::Other(format!("{}: {e}", request.url)))?;
         let lane = self.lanes.to(&url, setting, &snapshot.config);
-        let lane = lane.map_err(|e| Unasked::Failed(e.to_string()))?;
+        let lane = lane.map_err(|e| Unasked::Other(e.to_string()))?;
         let question = Question {
             method: request.method,
             target: &url[Position::BeforePath..Position::AfterQuery],
@@ -87,7 +87,7 @@ impl State {
         asked.map_err(|error| {
             // The error names the proxy where one is on the way, never its password.
             let problem = format!("{}: {}", lane.authority(), error.to_string().trim());
-            if fetch::is_unreached(&error) { Unasked::Unreached(problem) } else { Unasked::Failed(problem) }
+            if fetch::is_unreached(&error) { Unasked::Unreachable(problem) } else { Unasked::Other(problem) }
         })
     }
 
