@@ -14,7 +14,7 @@
 //! | `document.rs` | the configuration as a whole |
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
-//! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `routing.rs`, `quota.rs`, `credentials.rs`, `kiro.rs`, `logs.rs` | what is going on |
 
 mod alerts;
 mod answer;
@@ -22,6 +22,7 @@ mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
+mod credentials;
 mod document;
 mod file_name;
 mod gate;
@@ -211,6 +212,7 @@ fn all_routes() -> Routes {
         .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
+        .chain(credentials::routes())
         .chain(logs::routes())
         .chain(usage::routes())
         .chain(alerts::routes())

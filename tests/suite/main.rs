@@ -10,6 +10,7 @@
 mod accounts;
 mod architecture;
 mod command_line;
+mod command_line_remote;
 mod data_path;
 mod doctor;
 mod faults;
