@@ -39,6 +39,8 @@ pub struct Answer {
     pub status: u16,
     /// Value of `Date`.
     pub date: Option<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
     /// Time until the head was there.
     pub took: Duration,
     /// Body.
@@ -70,7 +72,9 @@ pub async fn ask_within(
             body.extend_from_slice(&chunk);
         }
         answering.session.shutdown().await;
-        Ok(Answer { status: answering.status, date: answering.date, took: answering.took, body })
+        let Answering { status, headers, took, .. } = answering;
+        let date = headers.get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(Answer { status, date, headers, took, body })
     };
     in_time(within, read).await
 }
@@ -90,7 +94,8 @@ pub async fn open(
 pub struct Answering {
     /// Status.
     pub status: u16,
-    date: Option<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
     took: Duration,
     session: HttpSession<()>,
 }
@@ -152,8 +157,7 @@ async fn begin(connector: &Connector, lane: &Lane, request: RequestHeader, body:
     session.finish_request_body().await?;
     session.read_response_header().await?;
     let head = session.response_header();
-    let date = head.and_then(|head| head.headers.get(header::DATE)).and_then(|date| date.to_str().ok());
-    let date = date.map(str::to_owned);
     let status = head.map_or(0, |head| head.status.as_u16());
-    Ok(Answering { status, date, took: begun.elapsed(), session })
+    let headers = head.map(|head| head.headers.clone()).unwrap_or_default();
+    Ok(Answering { status, headers, took: begun.elapsed(), session })
 }

@@ -1,7 +1,7 @@
 //! How to log in to each provider: what `doctor --json` tells tools that guide people.
 //!
-//! Enters: nothing. Leaves: the table. Nothing may go wrong: a login counts as available when this program's
-//! command line has it, so that the table cannot promise more.
+//! Enters: nothing. Leaves: the table, with the logins of other programs marked as not available here. Nothing
+//! may go wrong.
 
 use crate::cli::Cli;
 use crate::state::SUPPORTED_CLIENTS;
@@ -13,6 +13,8 @@ use wire::json::Array;
 struct Login {
     provider: &'static str,
     flow: Flow,
+    /// Whether this program can do it.
+    here: bool,
     /// Port on this machine that the browser is sent back to; `None`: it is not sent back.
     callback_port: Option<u16>,
 }
@@ -50,38 +52,38 @@ impl Flow {
     }
 }
 
-const fn login(provider: &'static str, flow: Flow, callback_port: Option<u16>) -> Login {
-    Login { provider, flow, callback_port }
+const fn ours(provider: &'static str, flow: Flow, callback_port: Option<u16>) -> Login {
+    Login { provider, flow, here: true, callback_port }
+}
+
+const fn elsewhere(provider: &'static str, flow: Flow, callback_port: Option<u16>) -> Login {
+    Login { provider, flow, here: false, callback_port }
 }
 
 /// Ports are those that the providers have registered for their own command lines.
 const LOGINS: [Login; 14] = [
-    login("claude", Flow::Code, Some(54545)),
-    login("codex", Flow::Code, Some(1455)),
-    login("antigravity", Flow::Code, Some(51121)),
-    login("kimi", Flow::Device, None),
-    login("xai", Flow::Device, None),
-    login("qwen", Flow::Device, None),
-    login("kiro", Flow::Device, None),
-    login("github-copilot", Flow::Device, None),
-    login("vertex", Flow::Import, None),
-    login("iflow", Flow::Code, Some(11451)),
-    login("gitlab", Flow::Code, Some(17171)),
-    login("kilo", Flow::Device, None),
-    login("codebuddy", Flow::Poll, None),
-    login("cursor", Flow::Poll, None),
+    ours("claude", Flow::Code, Some(54545)),
+    ours("codex", Flow::Code, Some(1455)),
+    ours("antigravity", Flow::Code, Some(51121)),
+    ours("kimi", Flow::Device, None),
+    ours("xai", Flow::Device, None),
+    ours("qwen", Flow::Device, None),
+    ours("kiro", Flow::Device, None),
+    ours("github-copilot", Flow::Device, None),
+    elsewhere("vertex", Flow::Import, None),
+    elsewhere("iflow", Flow::Code, Some(11451)),
+    elsewhere("gitlab", Flow::Code, Some(17171)),
+    elsewhere("kilo", Flow::Device, None),
+    elsewhere("codebuddy", Flow::Poll, None),
+    elsewhere("cursor", Flow::Poll, None),
 ];
 
 /// The command that logs in to a provider; `None`: this program has none.
 pub(in crate::cli) fn command(provider: &str) -> Option<String> {
-    let cli = Cli::command();
-    let login = cli.find_subcommand("login")?;
-    let below = login.get_subcommands().any(|command| command.get_name() == provider);
-    let named = || {
-        let values = login.get_positionals().flat_map(clap::Arg::get_possible_values);
-        values.into_iter().any(|value| value.matches(provider, true))
-    };
-    (below || named()).then(|| format!("cliproxy login {provider}"))
+    let known = LOGINS.iter().any(|login| login.here && login.provider == provider);
+    // A build without the command must not promise it.
+    let there = known && Cli::command().find_subcommand("login").is_some();
+    there.then(|| format!("cliproxy login {provider}"))
 }
 
 /// Writes the table.
