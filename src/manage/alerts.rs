@@ -79,11 +79,13 @@ fn standing(app: &Manage) -> BTreeMap<Arc<str>, Figures> {
         figures.credentials += 1;
         figures.exhausted += u64::from(status.cooling.iter().any(|(_, rest)| exhausted(rest.class)));
     }
-    // Upstreams may still be asked what they serve.
-    if app.state.uptime() >= SETTLED {
-        let groups = providers::counted(app);
-        for (name, figures) in &mut seen {
-            figures.models = Some(groups.get(&**name).map_or(0, providers::Group::models));
+    let groups = providers::counted(app);
+    let settled = app.state.uptime() >= SETTLED;
+    for (name, figures) in &mut seen {
+        let group = groups.get(&**name);
+        // Upstreams may still be asked what they serve; those that have said it need no time.
+        if settled || group.is_some_and(providers::Group::is_bare) {
+            figures.models = Some(group.map_or(0, providers::Group::models));
         }
     }
     seen

@@ -101,8 +101,7 @@ async fn models(State(app): State<App>, Query(query): Query<Parameters>) -> Resu
     let state = Arc::clone(&app.state);
     let found = beside(move || {
         let snapshot = state.snapshot.load_full();
-        let specs = pool::from_config(&snapshot.config, &state.accounts().good).1;
-        let spec = specs.into_iter().find(|spec| spec.id.as_str() == name)?;
+        let spec = state.credentials().into_iter().find(|spec| spec.id.as_str() == name)?;
         let about = |id: String| {
             let own =
                 spec.prefix.as_deref().and_then(|p| id.strip_prefix(p)?.strip_prefix('/')).unwrap_or(&id);

@@ -29,7 +29,7 @@ pub(super) fn files(state: &State) -> Vec<Value> {
     let snapshot = state.snapshot.load_full();
     let accounts = state.accounts();
     let folder = state.accounts_folder();
-    let specs = pool::from_config(&snapshot.config, &accounts.good).1;
+    let specs = state.credentials();
     let models: HashMap<&str, usize> = specs
         .iter()
         .map(|spec| (spec.id.as_str(), names(spec, snapshot.config.models.force_model_prefix).len()))
@@ -43,7 +43,11 @@ pub(super) fn files(state: &State) -> Vec<Value> {
         .map(|account| {
             let count = models.get(account.file.as_str()).copied();
             let status = standing.get(account.file.as_str()).copied();
-            served(&folder, account, status, count, now_s)
+            let mut file = served(&folder, account, status, count, now_s);
+            if status.and_then(|status| state.listing(&status.id)).is_some_and(|listing| listing.stale) {
+                file["models_stale"] = true.into();
+            }
+            file
         })
         .collect();
     files.extend(accounts.bad.iter().map(|(name, reason)| broken(&folder, name, reason)));

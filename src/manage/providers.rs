@@ -30,12 +30,21 @@ pub(super) struct Group {
     ready: u64,
     cooling: u64,
     models: BTreeSet<String>,
+    /// Credentials that are not switched off, and those of them of which the upstream says that they have no
+    /// model.
+    able: u64,
+    bare: u64,
 }
 
 impl Group {
-    /// Models that it serves.
+    /// Models that it serves; none where its upstream says so, whatever older list is kept.
     pub(super) fn models(&self) -> u64 {
-        self.models.len() as u64
+        if self.is_bare() { 0 } else { self.models.len() as u64 }
+    }
+
+    /// Whether its upstream says of all its accounts that they have no model.
+    pub(super) fn is_bare(&self) -> bool {
+        self.able > 0 && self.bare == self.able
     }
 }
 
@@ -93,6 +102,9 @@ fn groups(app: &Manage) -> Groups {
         let cooling = rests(&status);
         group.cooling += u64::from(cooling);
         group.ready += u64::from(!cooling && !status.disabled);
+        let none = || app.state.listing(&status.id).is_some_and(|listing| listing.said == Some(0));
+        group.able += u64::from(!status.disabled);
+        group.bare += u64::from(!status.disabled && none());
     }
     for listed in app.state.pool.models(now) {
         groups.entry(listed.provider.to_string()).or_default().models.insert(listed.id.to_string());
@@ -121,8 +133,7 @@ pub(super) fn key(app: &Manage, provider: &str) -> String {
 
 /// `providers` of `GET config`.
 pub(super) fn abilities(app: &Manage) -> Value {
-    let snapshot = app.state.snapshot.load_full();
-    let specs = pool::from_config(&snapshot.config, &app.state.accounts().good).1;
+    let specs = app.state.credentials();
     let mut by_name: BTreeMap<&str, Vec<&CredentialSpec>> = BTreeMap::new();
     for spec in &specs {
         by_name.entry(&spec.provider).or_default().push(spec);
@@ -139,7 +150,7 @@ pub(super) fn abilities(app: &Manage) -> Value {
             "enabled": specs.iter().any(|spec| !spec.disabled),
             "auth_count": specs.len(),
             "auth_ready": known.map_or(0, |group| group.ready),
-            "models": known.map_or(0, |group| group.models.len()),
+            "models": known.map_or(0, Group::models),
             "prefixes": texts(|spec| spec.prefix.as_deref().unwrap_or_default()),
             "base_urls": texts(|spec| &spec.base_url),
             "supported_clients": SUPPORTED_CLIENTS,

@@ -19,3 +19,32 @@ fn line(panic: &PanicHookInfo<'_>) -> String {
         None => format!("panic at {place} in thread {thread}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn p53_a_panic_is_told_by_its_place_and_not_by_what_was_worked_on() {
+        let (sender, lines) = mpsc::channel();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ = sender.send(line(panic));
+        }));
+        let worked_on = String::from("Bearer sk-canary");
+        let ended = std::thread::Builder::new()
+            .name("panics-on-purpose".to_owned())
+            .spawn(move || panic!("cannot send {worked_on}"))
+            .unwrap()
+            .join();
+        std::panic::set_hook(before);
+        assert!(ended.is_err());
+        // Other tests may panic at the same time.
+        let told = lines.try_iter().find(|line| line.contains("panics-on-purpose")).unwrap();
+        assert!(
+            told.contains("panics.rs:") && !told.contains("canary") && !told.contains("cannot"),
+            "{told}"
+        );
+    }
+}

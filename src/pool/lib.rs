@@ -21,6 +21,7 @@
 //! | `settings.rs`, `credential.rs`, `model.rs`, `rules.rs` | what the operator said |
 //! | `from_config.rs` | the configuration file in the pool's terms |
 //! | `catalogue.rs` | what is known about vendors' models |
+//! | `found.rs` | what upstreams list of themselves |
 //! | `index.rs` | one configuration: model → candidates by priority |
 //! | `route.rs`, `nearest.rs` | name → candidates; close names |
 //! | `fallback.rs`, `ratio.rs` | a model that cannot serve, or fails too often → one that serves in its place |
@@ -51,6 +52,7 @@ mod credential;
 mod evidence;
 mod explain;
 mod fallback;
+pub mod found;
 mod from_config;
 mod health;
 pub mod hints;
@@ -91,7 +93,8 @@ pub use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
 pub use crate::evidence::lacks_capacity;
 pub use crate::explain::{Explained, ExplainedFallback, Explanation};
 pub use crate::fallback::Fallbacks;
-pub use crate::from_config::{Found, from_config, from_config_and, unserved};
+pub use crate::found::{Found, FoundModel, ListCall};
+pub use crate::from_config::{from_config, from_config_and, unserved};
 pub use crate::health::Scope;
 pub use crate::hints::Hint;
 pub use crate::index::{Loaded, SharedModel};

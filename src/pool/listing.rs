@@ -106,11 +106,11 @@ impl Pool {
         able.map(account).collect()
     }
 
-    /// The credentials that have to be asked what they serve.
-    pub fn listers(&self) -> Vec<CredentialSpec> {
+    /// The credentials that have to be asked what they serve, those for which `due` says so.
+    pub fn listers(&self, due: impl Fn(&CredentialId) -> bool) -> Vec<CredentialSpec> {
         let index = self.index.load();
         let asked = index.credentials.iter().filter(|c| c.spec.lists.is_some() && !c.spec.disabled);
-        asked.map(|credential| credential.spec.clone()).collect()
+        asked.filter(|c| due(&c.spec.id)).map(|credential| credential.spec.clone()).collect()
     }
 }
 

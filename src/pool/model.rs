@@ -24,7 +24,8 @@ pub struct ModelSpec {
     pub card: Card,
     /// Answers name the model as the client did.
     pub force_mapping: bool,
-    /// A name that nobody set, given so that clients find the model: those whose own name it is come first.
+    /// A name that nobody set, given so that clients find the model, or a name that was set for a model that
+    /// the account does not list: those whose own name it is come first.
     pub usual: bool,
     /// Writes images or videos and no text: served by their routes only.
     pub image: bool,

@@ -5,6 +5,7 @@
 //! sent), a handler panics (500).
 
 use super::Edge;
+use super::aside;
 use super::client::Client;
 use super::endpoint::Endpoint;
 use super::error::{ProxyError, answer_error};
@@ -44,14 +45,15 @@ impl HttpServerApp for Edge {
             // The answer says so, and the client takes another connection.
             session.set_keepalive(None);
         }
-        let mut record = Record::default();
-        record.begin(&self.state);
-        let result = self.answer(&mut session, &mut record).await;
-        record.finish(&self.state);
-        if result.is_err() {
-            session.set_keepalive(None);
+        let threads = aside::is_aside(session.req_header().uri.path()).then(|| self.state.sidecar.threads());
+        if let Some(threads) = threads.flatten() {
+            // Whoever watches or steers takes no time of the threads that serve.
+            let edge = Arc::clone(self);
+            let beside = async move { edge.exchange(&mut session).await.map(|()| session) };
+            session = threads.spawn(beside).await.ok()?.ok()?;
+        } else {
+            self.exchange(&mut session).await.ok()?;
         }
-        result.ok()?;
         let mut settings = HttpPersistentSettings::for_session(&session);
         settings.set_user_context(Box::new(Reused));
         let stream = session.finish().await.ok()??;
@@ -99,6 +101,18 @@ impl Edge {
                 false
             }
         }
+    }
+
+    /// One request and its answer, with its record.
+    async fn exchange(&self, session: &mut ServerSession) -> Result<()> {
+        let mut record = Record::default();
+        record.begin(&self.state);
+        let result = self.answer(session, &mut record).await;
+        record.finish(&self.state);
+        if result.is_err() {
+            session.set_keepalive(None);
+        }
+        result
     }
 
     /// Answers. An error means that the connection must not carry another request.

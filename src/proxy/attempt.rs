@@ -21,6 +21,7 @@ use config::OwnTimeouts;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType};
 use pool::{Attempts, Next, Outcome, Phase, Pick, Token, Verdict};
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::error::Failure;
@@ -103,6 +104,7 @@ impl Exchange<'_, '_> {
         pump.refuse_empty = refuse_empty;
         pump.headers.extend(course.header());
         let ended = move_answer(&mut pump, opened, state, &lane).await;
+        let ended = ended.without(secrets(&pick, token.as_deref()));
         self.ended(pick, ended, &reply, plan.stream, &mut course.attempts)
     }
 
@@ -139,8 +141,8 @@ impl Exchange<'_, '_> {
         let header = request::header(&call).map_err(|error| Missed::Connect(error.to_string()))?;
         let first_byte = pace(&self.snapshot, credential.timeouts).first;
         let manner = Manner::of(made.plan.profile, &self.snapshot.config);
-        let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await?;
-        Ok((opened, lane))
+        let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await;
+        Ok((opened.map_err(|missed| missed.without(secrets(pick, token), made.plan.profile))?, lane))
     }
 
     /// An attempt for which there is no token.
@@ -279,6 +281,14 @@ impl Exchange<'_, '_> {
         }
         verdict
     }
+}
+
+/// What an upstream was let in with, and may repeat when it refuses.
+fn secrets<'p>(pick: &'p Pick, token: Option<&'p Token>) -> impl Iterator<Item = &'p str> + Clone {
+    let credential = pick.credential();
+    let secret = token.map_or(&credential.secret, |token| &token.secret);
+    let own = credential.headers.iter().map(|(_, value)| value);
+    own.chain([secret]).map(ExposeSecret::expose_secret)
 }
 
 /// The status that an outcome counts under.

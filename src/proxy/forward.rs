@@ -9,6 +9,7 @@ use super::client::Client;
 use super::error::{ProxyError, Verbatim};
 use super::reply::{Collected, collect};
 use crate::state::State;
+use crate::upstream::echo;
 use crate::upstream::peer::Lane;
 use bytes::Bytes;
 use config::Config;
@@ -67,6 +68,21 @@ pub(super) enum Missed {
     Timeout(Phase),
     /// The client has left.
     Gone(BError),
+}
+
+impl Missed {
+    /// Without the secrets that an upstream may have repeated.
+    pub(super) fn without<'s>(self, secrets: impl Iterator<Item = &'s str>, profile: Profile) -> Self {
+        match self {
+            Self::Status { status, body, hint, error } => {
+                let hidden = echo::hide(body.clone(), secrets);
+                let same = hidden.len() == body.len() && hidden.as_ptr() == body.as_ptr();
+                let error = if same { error } else { Box::new(status_error(status, &hidden, hint, profile)) };
+                Self::Status { status, body: hidden, hint, error }
+            }
+            other => other,
+        }
+    }
 }
 
 /// An upstream that began to answer.

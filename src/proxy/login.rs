@@ -28,7 +28,11 @@ pub(super) async fn token(state: &State, pick: &Pick) -> Result<Option<Arc<Token
     match Box::pin(state.renew(credential.id.as_str(), refused)).await {
         Ok(()) => Ok(token_of(pick.sent())),
         // The clock may be wrong: the upstream has the last word on a token that it did not refuse.
-        Err(NotRenewed::Later(_)) if !pick.refresh_first() && !credential.mints => Ok(token_of(sent)),
+        Err(NotRenewed::Later(_) | NotRenewed::Unreachable(_))
+            if !pick.refresh_first() && !credential.mints =>
+        {
+            Ok(token_of(sent))
+        }
         Err(error) => Err(error),
     }
 }

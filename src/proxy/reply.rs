@@ -11,6 +11,7 @@
 use super::client::Client;
 use super::error::Partial;
 use super::respond;
+use crate::upstream::echo;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, Error, ErrorType, Result};
@@ -66,6 +67,20 @@ pub(super) enum Ended {
     },
     /// The client left.
     Gone(BError),
+}
+
+impl Ended {
+    /// Without the secrets that an upstream may have repeated in what went wrong.
+    pub(super) fn without<'s>(mut self, secrets: impl Iterator<Item = &'s str> + Clone) -> Self {
+        if let Self::Broken(failure) | Self::Severed(failure) | Self::Missed { failure, .. } = &mut self {
+            let message = echo::hide(std::mem::take(&mut failure.message).into(), secrets.clone());
+            failure.message = String::from_utf8_lossy(&message).into_owned();
+        }
+        if let Self::Missed { partial: Some(partial), .. } = &mut self {
+            partial.bytes = echo::hide(std::mem::take(&mut partial.bytes).into(), secrets).into();
+        }
+        self
+    }
 }
 
 /// What the client's side of an answer looks like.

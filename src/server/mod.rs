@@ -51,6 +51,8 @@ const SIDE_THREADS: usize = 2;
 
 /// Threads of the management sidecar: nothing it does may hold anything else up.
 const MANAGEMENT_THREADS: usize = 1;
+/// Their niceness, from 0 to 19.
+const STANDS_BACK: i32 = 5;
 
 /// Why the process cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +139,8 @@ pub fn run(
     let edge = edge_service(state, &plan.listen, &snapshot.config, setting.version)?;
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let data = runtime("cliproxy", threads)?;
-    let management = runtime("management", MANAGEMENT_THREADS)?;
+    let management = management()?;
+    state.sidecar.runs_on(management.handle().clone());
     let sidecar = Sidecar::new(Arc::clone(state), setting.version);
     let (services, ends) = Services::new(Arc::clone(state), copies, setting);
     let edge = data.spawn(listen(edge, plan.listen, ends.edge));
@@ -179,6 +182,23 @@ async fn background(
     if tokio::time::timeout(wait, end.wait_for(|end| *end)).await.is_err() {
         service.start(end).await;
     }
+}
+
+/// Threads of their own for the sidecar, which stand back where the machine is busy.
+fn management() -> std::io::Result<Runtime> {
+    let stand_back = || {
+        // It means the thread on Linux only, and the process elsewhere. Where it is refused, time is shared as
+        // ever.
+        if cfg!(target_os = "linux") {
+            let _ = rustix::process::setpriority_process(None, STANDS_BACK);
+        }
+    };
+    Builder::new_multi_thread()
+        .worker_threads(MANAGEMENT_THREADS)
+        .thread_name("management")
+        .on_thread_start(stand_back)
+        .enable_all()
+        .build()
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {

@@ -33,6 +33,7 @@ use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
 use config_file::ConfigFile;
+use discovery::Listings;
 use files::Files;
 use keys::ClientKeys;
 use lanes::Lanes;
@@ -41,7 +42,7 @@ use leave::Leave;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use pool::{Found, Loaded, Now, Pool, SharedModel};
+use pool::{CredentialSpec, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
 use sidecar::Sidecar;
 use std::sync::{Arc, OnceLock};
@@ -91,6 +92,8 @@ pub struct State {
     usage_kept: usage::Kept,
     /// What upstreams list of themselves.
     found: Mutex<Found>,
+    /// How the questions for it went.
+    listings: Mutex<Listings>,
     started: Instant,
 }
 
@@ -202,6 +205,7 @@ impl State {
             keeper: OnceLock::new(),
             usage_kept: usage::Kept::default(),
             found: Mutex::default(),
+            listings: Mutex::default(),
             started: Instant::now(),
         };
         let room = Arc::clone(&state.waiting);
@@ -251,6 +255,13 @@ impl State {
         let accounts = self.accounts.lock().good.clone();
         let (settings, specs) = pool::from_config_and(config, &accounts, &self.found.lock());
         self.pool.update(settings, specs);
+    }
+
+    /// The credentials that the configuration and the accounts make, with the models that they serve.
+    pub fn credentials(&self) -> Vec<CredentialSpec> {
+        let config = &self.snapshot.load().config;
+        let accounts = self.accounts.lock().good.clone();
+        pool::from_config_and(config, &accounts, &self.found.lock()).1
     }
 
     /// The accounts as they were last read.

@@ -29,6 +29,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 const TICK: Duration = Duration::from_secs(5);
 /// Rest after an endpoint could not say, in seconds: doubled by each failure, up to the second.
 const LATER_S: (u64, u64) = (30, 300);
+/// Rest after an endpoint was not reached, which costs it nothing: at the start of a machine its network may be
+/// a moment behind.
+const UNREACHABLE_S: u64 = 1;
 /// Rest after a success, in seconds: an account whose new token looks due as well is not renewed in a loop.
 const AGAIN_S: u64 = 30;
 /// Renewals ahead of time at once, where the configuration does not say.
@@ -109,6 +112,9 @@ pub enum NotRenewed {
     /// It may work later.
     #[error("its token cannot be renewed now: {0}")]
     Later(String),
+    /// There was no connection, so that nothing was sent.
+    #[error("its token cannot be renewed now: {0}")]
+    Unreachable(String),
 }
 
 /// How the renewal of an account stands, for lists.
@@ -278,8 +284,10 @@ impl Last {
                 self.problem.clear();
             }
             Err(NotRenewed::NeedsLogin(why)) => self.over = Some((Login::of(account), why.clone())),
-            Err(NotRenewed::Later(why)) => {
-                let rest = LATER_S.0.saturating_mul(1 << self.failures.min(8)).min(LATER_S.1);
+            Err(NotRenewed::Later(why) | NotRenewed::Unreachable(why)) => {
+                let unreachable = matches!(renewed, Err(NotRenewed::Unreachable(_)));
+                let first = if unreachable { UNREACHABLE_S } else { LATER_S.0 };
+                let rest = first.saturating_mul(1 << self.failures.min(9)).min(LATER_S.1);
                 self.failures = self.failures.saturating_add(1);
                 self.not_before_s = now + rest - seed % (rest / 5 + 1);
                 self.problem.clone_from(why);
@@ -390,6 +398,11 @@ mod tests {
         }
         last.note(&login, &Ok(()), now, 0);
         assert!(last.may_try(&login, now).is_ok(), "a success forgets the failures");
+        for rest in [1, 2, 4] {
+            last.note(&login, &Err(NotRenewed::Unreachable(String::new())), now, 0);
+            assert_eq!(last.not_before_s - now, rest, "nothing was sent");
+        }
+        last.note(&login, &Ok(()), now, 0);
         last.note(&login, &Err(NotRenewed::NeedsLogin("invalid_grant".into())), now, 0);
         for later in [now, now + 86_400 * 30] {
             let over = last.may_try(&login, later);

@@ -10,6 +10,7 @@ use http::Request;
 use http::response::Parts;
 use std::net::IpAddr;
 use std::sync::OnceLock;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait for the sidecar to take them.
@@ -57,9 +58,21 @@ pub struct Busy;
 #[derive(Debug, Default)]
 pub struct Sidecar {
     sender: OnceLock<mpsc::Sender<Hop>>,
+    threads: OnceLock<Handle>,
 }
 
 impl Sidecar {
+    /// The threads on which those are served that ask it.
+    pub fn runs_on(&self, threads: Handle) {
+        // The first ones stay.
+        let _ = self.threads.set(threads);
+    }
+
+    /// Those threads; `None`: it has none of its own.
+    pub fn threads(&self) -> Option<&Handle> {
+        self.threads.get()
+    }
+
     /// The requests, for the sidecar; `None`: somebody has them already.
     pub fn take(&self) -> Option<mpsc::Receiver<Hop>> {
         let (sender, receiver) = mpsc::channel(WAITING);

@@ -6,6 +6,7 @@
 
 use super::renew::{Login, NotRenewed, Renewal};
 use super::{State, accounts, atomic, sign};
+use crate::upstream::echo;
 use crate::upstream::fetch::{self, Question};
 use config::{Account, Config};
 use pool::renewal::{self, Keeps, Renewed, TokenRequest, Tokens, With};
@@ -13,6 +14,12 @@ use pool::{CredentialId, Token};
 use secrecy::SecretString;
 use std::sync::Arc;
 use url::Position;
+
+/// A refusal, which may repeat what it refuses, and which is logged.
+fn without_secrets(refusal: Vec<u8>, account: &Account) -> Vec<u8> {
+    let own = [&account.secret, &account.refresh_token, &account.grant.client_secret];
+    echo::hide(refusal.into(), own.map(config::Secret::expose_secret)).into()
+}
 
 impl State {
     /// An account as its file is now: another process may have renewed it.
@@ -27,7 +34,8 @@ impl State {
 
     /// Asks the token endpoint and puts what it says in force.
     pub(super) async fn renew_now(&self, account: &Account, renewal: &Renewal) -> Result<(), NotRenewed> {
-        let (status, answer) = self.ask(account).await.map_err(NotRenewed::Later)?;
+        let (status, answer) = self.ask(account).await?;
+        let answer = if status < 400 { answer } else { without_secrets(answer, account) };
         match renewal::read(account, status, &answer, self.now().wall_s) {
             Renewed::Tokens(tokens) => self.keep(account, &tokens, renewal).map_err(NotRenewed::Later),
             Renewed::NeedsLogin(reason) => Err(NotRenewed::NeedsLogin(reason)),
@@ -35,12 +43,13 @@ impl State {
         }
     }
 
-    async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), String> {
+    async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), NotRenewed> {
         let snapshot = self.snapshot.load_full();
-        let request = self.token_request(account, &snapshot.config)?;
-        let url = url::Url::parse(&request.url).map_err(|e| format!("{}: {e}", request.url))?;
+        let request = self.token_request(account, &snapshot.config).map_err(NotRenewed::Later)?;
+        let url = url::Url::parse(&request.url);
+        let url = url.map_err(|e| NotRenewed::Later(format!("{}: {e}", request.url)))?;
         let lane = self.lanes.to(&url, &account.settings.proxy_url, &snapshot.config);
-        let lane = lane.map_err(|e| e.to_string())?;
+        let lane = lane.map_err(|e| NotRenewed::Later(e.to_string()))?;
         let question = Question {
             method: request.method,
             target: &url[Position::BeforePath..Position::AfterQuery],
@@ -48,7 +57,14 @@ impl State {
             body: &request.body,
         };
         let asked = fetch::ask(&self.connector, &lane, &question).await;
-        asked.map_err(|e| format!("{}: {}", lane.authority(), e.etype().as_str()))
+        asked.map_err(|e| {
+            let problem = format!("{}: {}", lane.authority(), e.etype().as_str());
+            if fetch::is_unreached(&e) {
+                NotRenewed::Unreachable(problem)
+            } else {
+                NotRenewed::Later(problem)
+            }
+        })
     }
 
     fn token_request(&self, account: &Account, config: &Config) -> Result<TokenRequest, String> {

@@ -53,6 +53,14 @@ pub async fn ask(connector: &Connector, lane: &Lane, question: &Question<'_>) ->
     Ok((answer.status, answer.body))
 }
 
+/// Whether there was no connection, so that nothing was sent.
+pub fn is_unreached(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectTimedout
+    )
+}
+
 /// Asks, and reads an answer of at most `most` bytes.
 pub async fn ask_within(
     connector: &Connector,

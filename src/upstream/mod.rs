@@ -5,8 +5,11 @@
 //! connections, proxies and TLS; the error says which, never with a secret.
 
 pub mod dial;
+pub mod echo;
 pub mod fetch;
 pub mod peer;
 pub mod request;
 pub mod resolve;
 mod stamp;
+
+pub use stamp::COPILOT;

@@ -14,8 +14,8 @@ use wire::openai_chat::copilot_hints;
 /// The version of Anthropic's API that is spoken when the client says none.
 const ANTHROPIC_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
-/// What Copilot's backend expects of an editor.
-const COPILOT: [(&str, &str); 4] = [
+/// What Copilot's backend expects of an editor: names and values of headers.
+pub const COPILOT: [(&str, &str); 4] = [
     ("editor-version", concat!("cliproxy/", env!("CARGO_PKG_VERSION"))),
     ("openai-intent", "conversation-panel"),
     ("copilot-integration-id", "vscode-chat"),

@@ -9,9 +9,13 @@
 
 mod accounts;
 mod architecture;
+mod beside;
+mod canary;
 mod command_line;
 mod command_line_remote;
 mod data_path;
+mod deployment;
+mod discovery;
 mod doctor;
 mod faults;
 mod files;
@@ -29,6 +33,7 @@ mod reach;
 mod reload;
 mod renewals;
 mod rules;
+mod runbook;
 mod selection;
 mod shared;
 mod storm;

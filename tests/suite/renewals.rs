@@ -164,6 +164,7 @@ fn copilot(seen: &Seen) -> Vec<Step> {
             )]
         }
         ("/chat/completions", Some("Bearer tid=1")) => whole("/chat/v1"),
+        ("/models", Some("Bearer tid=1")) => vec![json(200, r#"{"data":[{"id":"gpt-4.1"}]}"#)],
         _ => vec![json(401, r#"{"error":{"message":"unexpected"}}"#)],
     }
 }
@@ -192,8 +193,9 @@ fn row_161_copilot_buys_a_token_and_answers() {
 
 #[test]
 fn rows_122_and_123_usual_names_are_there_until_they_are_switched_off() {
-    let login = r#"{"type":"github-copilot","access_token":"gho"}"#;
-    let kiro = r#"{"type":"kiro","access_token":"t"}"#;
+    // Nobody says there what these accounts have.
+    let login = r#"{"type":"github-copilot","access_token":"gho","base_url":"http://127.0.0.1:9"}"#;
+    let kiro = r#"{"type":"kiro","access_token":"t","base_url":"http://127.0.0.1:9"}"#;
     let names = |config: &str| {
         let proxy = proxy_with_accounts(config, &[("c.json", login), ("k.json", kiro)]);
         let listed = proxy.get("/v1/models").json();

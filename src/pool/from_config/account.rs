@@ -13,6 +13,7 @@ use super::entry::{Maker, excludes, headers, patterns, prefix, priority, proxy};
 use crate::budget::Limits;
 use crate::catalogue::{self, Facts};
 use crate::credential::{CredentialId, CredentialSpec, Kind};
+use crate::found::{self, Found, FoundModel};
 use crate::model::{ModelSet, ModelSpec};
 use crate::renewal::{Keeps, is_region};
 
@@ -98,7 +99,11 @@ fn catalogue_of(account: &Account, kind: Kind) -> &'static [Facts] {
 }
 
 /// Credentials of the accounts, and what is not served.
-pub(super) fn convert(config: &Config, accounts: &[Account]) -> (Vec<CredentialSpec>, Vec<String>) {
+pub(super) fn convert(
+    config: &Config,
+    accounts: &[Account],
+    found: &Found,
+) -> (Vec<CredentialSpec>, Vec<String>) {
     let mut maker = Maker::default();
     let mut unserved = Vec::new();
     let mut specs = Vec::new();
@@ -110,18 +115,25 @@ pub(super) fn convert(config: &Config, accounts: &[Account]) -> (Vec<CredentialS
             ));
             continue;
         };
-        specs.push(spec(&mut maker, config, account, kind, &own));
+        let id = CredentialId::new(&account.file);
+        let listed = found.get(&id).map(AsRef::as_ref);
+        let bare = CredentialSpec {
+            base_url: Arc::from(own),
+            lists: found::path_of(kind).map(Arc::from),
+            ..CredentialSpec::new(id, &account.channel, kind, models(config, account, kind, listed))
+        };
+        specs.push(spec(&mut maker, config, account, bare));
     }
     unserved.extend(maker.problems);
     (specs, unserved)
 }
 
+/// Adds what the account's file and the configuration say to what its kind says.
 fn spec<'c>(
     maker: &mut Maker<'c>,
     config: &'c Config,
     account: &'c Account,
-    kind: Kind,
-    own: &str,
+    bare: CredentialSpec,
 ) -> CredentialSpec {
     let settings = &account.settings;
     let upstream = &config.providers.oauth_upstream;
@@ -133,7 +145,7 @@ fn spec<'c>(
     };
     CredentialSpec {
         label: Arc::from(if account.owner.is_empty() { &account.file } else { &account.owner }.as_str()),
-        base_url: Arc::from(base_url.map_or(own, config::BaseUrl::as_str)),
+        base_url: base_url.map_or(bare.base_url, |url| Arc::from(url.as_str())),
         prefix: prefix(&settings.prefix),
         priority: priority(settings.priority),
         weight: settings.weight.0,
@@ -147,12 +159,7 @@ fn spec<'c>(
         end_s: account.expires.as_ref().and_then(crate::renewal::expires_s),
         scope: Arc::from(account.scope.as_str()),
         disabled: settings.disabled,
-        ..CredentialSpec::new(
-            CredentialId::new(&account.file),
-            &account.channel,
-            kind,
-            models(config, account, kind),
-        )
+        ..bare
     }
     .reached(headers(&settings.headers), proxy(&settings.proxy_url))
     .limited(limits(settings))
@@ -164,45 +171,57 @@ fn limits(settings: &AccountSettings) -> Limits {
     Limits::of(few(settings.max_concurrency), few(settings.rpm), tokens)
 }
 
-/// What an account serves: its part of the catalogue without the exclusions, under the names that are set.
-fn models(config: &Config, account: &Account, kind: Kind) -> Arc<ModelSet> {
+/// What an account serves: what it listed, or its part of the catalogue before it was asked, without the
+/// exclusions, under the names that are set.
+fn models(config: &Config, account: &Account, kind: Kind, listed: Option<&[FoundModel]>) -> Arc<ModelSet> {
     let settings = &account.settings;
     let general = config.models.oauth_excluded_models.get(&account.channel);
     let mut excluded = patterns(&settings.excluded_models);
     excluded.extend(patterns(general.map(Vec::as_slice).unwrap_or_default()));
-    let base: Vec<ModelSpec> = catalogue_of(account, kind)
-        .iter()
-        .map(Facts::spec)
-        .filter(|m| !excludes(&excluded, &m.upstream))
-        .collect();
+    let known = catalogue_of(account, kind);
+    let mut base = match listed {
+        Some(listed) => found::served(kind, known, listed),
+        None => known.iter().map(Facts::spec).collect(),
+    };
+    base.retain(|model| !excludes(&excluded, &model.upstream));
     let (aliases, usual_from) = aliases(config, account);
     let mut taken: HashSet<String> = HashSet::new();
     let mut named = Vec::new();
-    let mut hidden: HashSet<&str> = HashSet::new();
+    let mut hidden: HashSet<Arc<str>> = HashSet::new();
     for (n, alias) in aliases.iter().enumerate() {
-        let Some(model) = base.iter().find(|model| model.upstream.eq_ignore_ascii_case(&alias.name)) else {
-            continue;
-        };
+        let is_set = n < usual_from;
+        let listed = base.iter().find(|model| model.upstream.eq_ignore_ascii_case(&alias.name));
+        let unlisted = || unlisted(kind, known, &alias.name).filter(|m| !excludes(&excluded, &m.upstream));
+        let Some(model) = listed.cloned().or_else(|| unlisted().filter(|_| is_set)) else { continue };
         let same = alias.name.eq_ignore_ascii_case(&alias.alias) || alias.alias.is_empty();
         if same || !taken.insert(alias.alias.to_lowercase()) {
             continue;
         }
         if !alias.fork {
-            hidden.insert(&model.upstream);
+            hidden.insert(Arc::clone(&model.upstream));
         }
         let display = (!alias.display_name.is_empty()).then(|| Arc::from(alias.display_name.as_str()));
         named.push(ModelSpec {
             alias: Arc::from(alias.alias.as_str()),
             force_mapping: alias.force_mapping,
-            usual: n >= usual_from,
-            display_name: display.or_else(|| model.display_name.clone()),
-            ..model.clone()
+            // Accounts that list the model come first.
+            usual: !is_set || listed.is_none(),
+            display_name: display.or(model.display_name),
+            ..model
         });
     }
     // A model whose own name was given to another is reached by its other names only.
     let own =
-        base.iter().filter(|m| !hidden.contains(&*m.upstream) && !taken.contains(&m.alias.to_lowercase()));
+        base.iter().filter(|m| !hidden.contains(&m.upstream) && !taken.contains(&m.alias.to_lowercase()));
     ModelSet::new(own.cloned().chain(named.clone()))
+}
+
+/// A model that an account does not list and that the operator gave a name: the upstream has the last word,
+/// where accounts list what they have. Other catalogues are split by plans, which do.
+fn unlisted(kind: Kind, known: &[Facts], name: &str) -> Option<ModelSpec> {
+    found::path_of(kind).filter(|_| !name.trim().is_empty())?;
+    let facts = known.iter().find(|facts| facts.id.eq_ignore_ascii_case(name));
+    Some(facts.map_or_else(|| ModelSpec::new(name, name), Facts::spec))
 }
 
 /// The names of the file come before those of the channel. Also tells from where on they are the usual ones,
@@ -239,7 +258,15 @@ mod tests {
     }
 
     fn made(yaml: &str, text: &str) -> CredentialSpec {
-        convert(&config(yaml), &[account(text)]).0.remove(0)
+        listing(yaml, text, &[])
+    }
+
+    /// The credential of an account that listed these models; none: it was not asked.
+    fn listing(yaml: &str, text: &str, models: &[&str]) -> CredentialSpec {
+        let models = models.iter().map(|id| FoundModel { id: Arc::from(*id), ..FoundModel::default() });
+        let listed: Arc<[FoundModel]> = models.collect();
+        let found = (!listed.is_empty()).then(|| (CredentialId::new("a.json"), listed));
+        convert(&config(yaml), &[account(text)], &found.into_iter().collect()).0.remove(0)
     }
 
     fn names(spec: &CredentialSpec) -> Vec<&str> {
@@ -292,6 +319,48 @@ mod tests {
     }
 
     #[test]
+    fn row_13_usual_names_follow_the_models_that_an_account_lists() {
+        let file = r#"{"type":"antigravity","access_token":"t"}"#;
+        let listed = listing("{}", file, &["claude-opus-4-6-thinking", "new"]);
+        assert_eq!(
+            names(&listed),
+            [
+                "claude-opus-4-6-thinking",
+                "new",
+                "gemini-claude-opus-thinking",
+                "gemini-claude-opus-4-6-thinking"
+            ]
+        );
+        let kept = listing("oauth-excluded-models: {antigravity: [new]}\n", file, &["gemini-3-flash", "new"]);
+        assert_eq!(names(&kept), ["gemini-3-flash", "gemini-3-flash-preview"]);
+    }
+
+    #[test]
+    fn row_130_an_operators_name_leads_also_to_a_model_that_is_not_listed() {
+        let yaml = "oauth-model-alias: {antigravity: [{name: gone-1, alias: my-gone, fork: true},\n\
+                    {name: gemini-3-flash, alias: fast}]}\n";
+        let file = r#"{"type":"antigravity","access_token":"t"}"#;
+        for listed in [&["gemini-3-flash"][..], &["claude-sonnet-4-6"], &[]] {
+            let spec = listing(yaml, file, listed);
+            let gone = spec.models.models().iter().find(|model| &*model.alias == "my-gone").unwrap();
+            assert_eq!((&*gone.upstream, gone.usual), ("gone-1", true));
+            assert!(names(&spec).contains(&"fast") && !names(&spec).contains(&"gone-1"));
+        }
+        let excluded = listing(
+            "oauth-excluded-models: {antigravity: ['gone-*']}\noauth-model-alias: {antigravity: [{name: gone-1, alias: my-gone}]}\n",
+            file,
+            &[],
+        );
+        assert!(!names(&excluded).contains(&"my-gone"));
+        let claude = listing(
+            "oauth-model-alias: {claude: [{name: gone-1, alias: my-gone}]}\n",
+            r#"{"type":"claude","access_token":"t"}"#,
+            &[],
+        );
+        assert!(!names(&claude).contains(&"my-gone") && claude.lists.is_none());
+    }
+
+    #[test]
     fn exclusions_address_the_upstreams_names() {
         let yaml = "oauth-excluded-models: {antigravity: ['claude-*']}\n";
         let spec =
@@ -309,7 +378,8 @@ mod tests {
                 .len()
         };
         assert!(plan("free") < plan("pro"));
-        let (specs, told) = convert(&config("{}"), &[account(r#"{"type":"martian","access_token":"t"}"#)]);
+        let (specs, told) =
+            convert(&config("{}"), &[account(r#"{"type":"martian","access_token":"t"}"#)], &Found::new());
         assert!(specs.is_empty() && told[0].contains("`martian`"), "{told:?}");
     }
 }

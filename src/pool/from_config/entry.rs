@@ -18,6 +18,7 @@ use super::id;
 use crate::budget::Limits;
 use crate::catalogue::{self, Facts};
 use crate::credential::{CredentialId, CredentialSpec, Kind, Proxy};
+use crate::found::FoundModel;
 use crate::model::{ModelSet, ModelSpec};
 use crate::rules::{ErrorRule, RuleAction};
 
@@ -153,10 +154,10 @@ impl<'c> Maker<'c> {
 }
 
 /// The set of models that an upstream listed.
-pub(super) fn found(ids: &[String], excluded: &[String]) -> Arc<ModelSet> {
+pub(super) fn found(models: &[FoundModel], excluded: &[String]) -> Arc<ModelSet> {
     let patterns = patterns(excluded);
-    let models = ids.iter().map(|id| ModelSpec::new(id, id)).filter(|m| !excludes(&patterns, &m.upstream));
-    ModelSet::new(models)
+    let models = models.iter().map(|model| ModelSpec::new(&model.id, &model.id));
+    ModelSet::new(models.filter(|m| !excludes(&patterns, &m.upstream)))
 }
 
 impl CredentialSpec {
