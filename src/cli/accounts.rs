@@ -362,7 +362,7 @@ mod tests {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(
             account_table(&accounts(), now).text(false),
-            "NAME           PROVIDER  OWNER  STATUS    TOKEN               MODELS  GOOD  FAILED  REMARK\n\
+            "NAME           PROVIDER  OWNER  STATUS    TOKEN                MODELS  GOOD  FAILED  REMARK\n\
              claude-a.json  claude    a@b    active    2h 0m, then renewed       9     5       1\n\
              codex-a.json   codex     a@b    disabled  -                         0     0       0\n\
              x.json         unknown          error     -                         0     0       0  invalid JSON at 1\n"
