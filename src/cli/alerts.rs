@@ -92,17 +92,24 @@ async fn test(remote: &Remote, dry_run: bool, json: bool) -> Done {
     Ok(!targets.is_empty() && !targets.iter().any(is_missed))
 }
 
+/// Whether it was tried and not reached.
 fn is_missed(target: &Value) -> bool {
-    !["delivered", "would send"].contains(&text(target, "status"))
+    target.get("delivered") == Some(&Value::Bool(false))
 }
 
 fn told(targets: &[Value]) -> Table {
-    let mut table = Table::new(&["TARGET", "RESULT", "WHY"]);
+    let mut table = Table::new(&["KIND", "TARGET", "FROM", "RESULT", "WHY"]);
     for target in targets {
-        let paint = if is_missed(target) { Paint::Bad } else { Paint::Good };
+        let (result, paint) = match target.get("delivered") {
+            None => ("would send", Paint::Plain),
+            Some(Value::Bool(true)) => ("delivered", Paint::Good),
+            Some(_) => ("failed", Paint::Bad),
+        };
         table.row([
+            text(target, "kind").into(),
             text(target, "target").into(),
-            Cell::painted(text(target, "status"), paint),
+            text(target, "min_severity").into(),
+            Cell::painted(result, paint),
             text(target, "error").into(),
         ]);
     }
@@ -131,11 +138,17 @@ mod tests {
     #[test]
     fn a_target_that_was_not_reached_is_told_with_its_reason() {
         let targets = [
-            json!({"target": "https://…", "status": "delivered"}),
-            json!({"target": "log", "status": "failed", "error": "no"}),
+            json!({"kind": "webhook", "target": "https://h/…", "min_severity": "warning", "delivered": true, "error": null}),
+            json!({"kind": "command", "target": "notify", "min_severity": "critical", "delivered": false, "error": "no"}),
+            json!({"kind": "apprise", "target": "tgram://…", "would_send": {}}),
         ];
-        assert_eq!([is_missed(&targets[0]), is_missed(&targets[1])], [false, true]);
-        assert!(!is_missed(&json!({"status": "would send"})));
-        assert!(told(&targets).text(false).ends_with("log        failed     no\n"));
+        assert_eq!([0, 1, 2].map(|at| is_missed(&targets[at])), [false, true, false]);
+        assert_eq!(
+            told(&targets).text(false),
+            "KIND     TARGET       FROM      RESULT      WHY\n\
+             webhook  https://h/…  warning   delivered\n\
+             command  notify       critical  failed      no\n\
+             apprise  tgram://…              would send\n"
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! clap refuses, 78 for a broken configuration (`EX_CONFIG` of `sysexits.h`). May go wrong: whatever the
 //! command does; the message says what to do.
 //!
-//! `serve`, `check`, `doctor`, `models`, `explain` and `translate` work on files of this machine; the others ask
+//! `serve`, `check`, `doctor`, `models`, `explain`, `login` and `translate` work on files of this machine; the others ask
 //! a running process through its management API (`remote.rs`).
 
 mod accounts;
@@ -12,6 +12,7 @@ mod alerts;
 mod check;
 mod doctor;
 mod explain;
+mod login;
 mod logs;
 mod models;
 mod quota;
@@ -39,6 +40,8 @@ struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     serve: ServeArgs,
+    #[command(flatten)]
+    login: login::LoginFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +56,11 @@ enum Command {
     Models(ModelsArgs),
     /// Say who serves a model, and why each credential is in or out
     Explain(explain::ExplainArgs),
+    /// Log in to an account of a provider, and keep it in a file
+    Login(login::LoginArgs),
+    /// Accounts: `cliproxy auth login PROVIDER`
+    #[command(subcommand, hide = true)]
+    Auth(AuthCommand),
     /// Show what the proxy makes of a request or an answer, from standard input
     Translate(translate::Translate),
     /// Say how a running process is; exit code 1: somebody has to do something
@@ -71,6 +79,13 @@ enum Command {
     Alerts(alerts::AlertsArgs),
     /// Print the version
     Version,
+}
+
+/// What relatives of this program call it.
+#[derive(Debug, Subcommand)]
+enum AuthCommand {
+    /// Log in to an account of a provider
+    Login(login::LoginArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -119,6 +134,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let (None, Some(login)) = (&cli.command, cli.login.meant(&cli.serve.config)) {
+        return login::run(&login);
+    }
     match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
@@ -126,6 +144,7 @@ pub fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Login(args) | Command::Auth(AuthCommand::Login(args))) => login::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Top(args)) => top::run(&args),

@@ -328,6 +328,29 @@ fn alerts_fail_the_command_while_one_fires() {
 }
 
 #[test]
+fn a_test_alert_reaches_its_target_or_fails_the_command() {
+    let hook = Upstream::start(|_| vec![json_step(200, "{}")]);
+    let target = |url: &str| format!("{ON}alerts: {{notify: [{{webhook: '{url}/canary-path'}}]}}\n");
+    let there = proxy(&target(&hook.url()));
+    let dry = run(&there, &["alerts", "test", "--dry-run"]);
+    assert!(
+        dry.code == Some(0) && dry.out.contains("webhook") && dry.out.contains("would send"),
+        "{}",
+        dry.out
+    );
+    assert!(hook.seen().is_empty(), "nothing was sent");
+    let sent = run(&there, &["alerts", "test"]);
+    assert!(sent.code == Some(0) && sent.out.contains("delivered"), "{}{}", sent.out, sent.err);
+    assert_eq!(hook.seen().len(), 1);
+    assert!(!sent.out.contains("canary-path"), "the address of a hook is a secret: {}", sent.out);
+    let gone = proxy(&target(&format!("http://127.0.0.1:{}", free_port())));
+    let missed = run(&gone, &["alerts", "test", "--json"]);
+    assert_eq!((missed.code, &missed.json()["targets"][0]["delivered"]), (Some(1), &json!(false)));
+    let nobody = run(&proxy(ON), &["alerts", "test"]);
+    assert!(nobody.code == Some(1) && nobody.err.contains("names no target"), "{}", nobody.err);
+}
+
+#[test]
 fn logs_are_shown_searched_and_followed_over_a_restart_without_a_gap() {
     let mut proxy = proxy(&format!("{ON}logging-to-file: true\n"));
     let ask = |proxy: &Proxy, model: &str| proxy.post(CHAT.path, &CHAT.body(model, false));

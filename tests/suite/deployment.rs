@@ -23,20 +23,20 @@ fn file(name: &str) -> String {
 }
 
 fn yaml(name: &str) -> Value {
-    serde_yaml::from_str(&file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    serde_yaml::from_str(&file(name)).expect(name)
 }
 
 /// The rest of the line that begins with `word`, which is there once.
 fn after<'t>(text: &'t str, word: &str) -> &'t str {
     let mut found = text.lines().filter_map(|line| line.trim().strip_prefix(word));
-    let line = found.next().unwrap_or_else(|| panic!("no line begins with {word:?}"));
+    let line = found.next().expect(word);
     assert!(found.next().is_none(), "{word:?} is there twice");
     line
 }
 
 /// A command in the form that no shell reads.
 fn words(json: &str) -> Vec<String> {
-    serde_json::from_str(json).unwrap_or_else(|error| panic!("{json} needs a shell: {error}"))
+    serde_json::from_str(json).expect(json)
 }
 
 /// Seconds after SIGTERM until the last answer is cut, by default.

@@ -1,20 +1,19 @@
 //! How to log in to each provider: what `doctor --json` tells tools that guide people.
 //!
-//! Enters: nothing. Leaves: the table, with the logins of other programs marked as not available here. Nothing
-//! may go wrong.
+//! Enters: what `cliproxy login` knows. Leaves: the table, with the logins of other programs marked as not
+//! available here. Nothing may go wrong.
 
-use crate::cli::Cli;
 use crate::state::SUPPORTED_CLIENTS;
-use clap::CommandFactory;
+use pool::login::Provider;
 use wire::json::Array;
 
 /// A way to log in.
 #[derive(Debug)]
 struct Login {
     provider: &'static str,
+    /// The command; `None`: this program has none.
+    command: Option<String>,
     flow: Flow,
-    /// Whether this program can do it.
-    here: bool,
     /// Port on this machine that the browser is sent back to; `None`: it is not sent back.
     callback_port: Option<u16>,
 }
@@ -52,48 +51,52 @@ impl Flow {
     }
 }
 
-const fn ours(provider: &'static str, flow: Flow, callback_port: Option<u16>) -> Login {
-    Login { provider, flow, here: true, callback_port }
-}
-
-const fn elsewhere(provider: &'static str, flow: Flow, callback_port: Option<u16>) -> Login {
-    Login { provider, flow, here: false, callback_port }
-}
-
-/// Ports are those that the providers have registered for their own command lines.
-const LOGINS: [Login; 14] = [
-    ours("claude", Flow::Code, Some(54545)),
-    ours("codex", Flow::Code, Some(1455)),
-    ours("antigravity", Flow::Code, Some(51121)),
-    ours("kimi", Flow::Device, None),
-    ours("xai", Flow::Device, None),
-    ours("qwen", Flow::Device, None),
-    ours("kiro", Flow::Device, None),
-    ours("github-copilot", Flow::Device, None),
-    elsewhere("vertex", Flow::Import, None),
-    elsewhere("iflow", Flow::Code, Some(11451)),
-    elsewhere("gitlab", Flow::Code, Some(17171)),
-    elsewhere("kilo", Flow::Device, None),
-    elsewhere("codebuddy", Flow::Poll, None),
-    elsewhere("cursor", Flow::Poll, None),
+/// What is logged in to elsewhere. Ports are those that the providers have registered for their own command
+/// lines.
+const ELSEWHERE: [(&str, Flow, Option<u16>); 6] = [
+    ("vertex", Flow::Import, None),
+    ("iflow", Flow::Code, Some(11451)),
+    ("gitlab", Flow::Code, Some(17171)),
+    ("kilo", Flow::Device, None),
+    ("codebuddy", Flow::Poll, None),
+    ("cursor", Flow::Poll, None),
 ];
+
+/// All ways, those of this program first.
+fn logins() -> Vec<Login> {
+    let mut all: Vec<Login> = Vec::new();
+    for provider in Provider::channels() {
+        let callback_port =
+            Provider::named(provider).and_then(Provider::callback).map(|callback| callback.port);
+        let flow = if callback_port.is_some() { Flow::Code } else { Flow::Device };
+        all.push(Login { provider, command: command(provider), flow, callback_port });
+        if provider == Provider::Codex.channel() {
+            let command = command(provider).map(|command| format!("{command} --device"));
+            all.push(Login { provider, command, flow: Flow::Device, callback_port: None });
+        }
+    }
+    let elsewhere = ELSEWHERE.iter().map(|(provider, flow, callback_port)| Login {
+        provider,
+        command: None,
+        flow: *flow,
+        callback_port: *callback_port,
+    });
+    all.extend(elsewhere);
+    all
+}
 
 /// The command that logs in to a provider; `None`: this program has none.
 pub(in crate::cli) fn command(provider: &str) -> Option<String> {
-    let known = LOGINS.iter().any(|login| login.here && login.provider == provider);
-    // A build without the command must not promise it.
-    let there = known && Cli::command().find_subcommand("login").is_some();
-    there.then(|| format!("cliproxy login {provider}"))
+    Some(format!("cliproxy login {}", Provider::named(provider)?.channel()))
 }
 
 /// Writes the table.
 pub(super) fn write(out: &mut Array<'_>) {
-    for login in &LOGINS {
-        let command = command(login.provider);
+    for login in logins() {
         out.object(|o| {
             o.str("provider", login.provider);
-            o.bool("available", command.is_some());
-            o.nullable_str("command", command.as_deref());
+            o.bool("available", login.command.is_some());
+            o.nullable_str("command", login.command.as_deref());
             o.str("flow", login.flow.name());
             match login.callback_port {
                 Some(port) => o.uint("callback_port", port.into()),
@@ -114,12 +117,16 @@ mod tests {
         let mut out = Vec::new();
         wire::json::array(&mut out, write);
         let told: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
-        assert_eq!(told.len(), LOGINS.len());
+        assert_eq!(told.len(), Provider::channels().count() + 1 + ELSEWHERE.len());
         for login in &told {
             assert_eq!(login["available"], login["command"].is_string(), "{login}");
             assert_eq!(login["callback_port"].is_u64(), login["flow"] == "authorization-code", "{login}");
             assert!(login["supported_clients"].as_array().is_some_and(|clients| clients.len() > 4));
         }
+        let of = |provider: &str| told.iter().find(|one| one["provider"] == provider).unwrap();
+        assert_eq!((&of("codex")["callback_port"], &of("codex")["browser"]), (&1455.into(), &"here".into()));
+        assert_eq!(of("kiro")["command"], "cliproxy login kiro");
+        assert_eq!(of("cursor")["available"], false);
         assert!(command("nobody").is_none());
     }
 }

@@ -17,7 +17,7 @@ const PAGES: [&str; 6] = [
 
 fn page(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/docs").join(format!("{name}.md"));
-    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    std::fs::read_to_string(&file).expect(name)
 }
 
 /// The fenced blocks in a language.

@@ -66,7 +66,7 @@ fn row_81_thinking_that_does_not_fit_is_cut_and_logged() {
         r#"curl -sS -o /dev/null -w '%{{http_code}}' $B/v1/messages -H "$A" -H "$J" -d '{{"model":"claude-sonnet-4-6",{TOO_MUCH}}}'"#
     );
     site.types(&format!("{chat}; {claude}")).is("200200");
-    let sent = site.types(r#"jq -c '.b|select(.thinking)|[.thinking.budget_tokens,.max_tokens]' $ML"#);
+    let sent = site.types(r"jq -c '.b|select(.thinking)|[.thinking.budget_tokens,.max_tokens]' $ML");
     assert_eq!(sent.ok().lines().collect::<Vec<_>>(), ["[1999,2000]"; 2]);
     let logged = site.types_until("grep -c 'clamped' logs/*.log", |typed| typed.out == "2");
     assert_eq!(logged.ok(), "2", "{}", site.log());
@@ -137,7 +137,7 @@ fn row_74_an_answer_of_thoughts_alone_is_logged_counted_and_alerted() {
     let site = Site::own(|_| ());
     let answered = site.types(r#"chat -w '%{http_code}' -d '{"model":"gemini/banana-empty","messages":[{"role":"user","content":"ping"}]}'"#);
     assert!(answered.ok().ends_with("200"), "{answered:?}");
-    let logged = r#"cat $D/logs/*.log 2>/dev/null | grep -ciE 'empty.?content|no content|thinking.only'"#;
+    let logged = r"cat $D/logs/*.log 2>/dev/null | grep -ciE 'empty.?content|no content|thinking.only'";
     let logged = site.types_until(logged, |typed| typed.rc == 0);
     assert!(logged.ok().parse::<u32>().is_ok_and(|n| n > 0), "{logged:?}");
     assert!(site.types("grep -hi 'empty content' logs/*.log").ok().contains("finish_reason="));
@@ -151,12 +151,10 @@ fn row_74_an_answer_of_thoughts_alone_is_logged_counted_and_alerted() {
 fn row_140_and_90_gemini_by_chat_is_what_openais_parsers_expect() {
     let site = Site::shared();
     let line = r#"chat -d '{"model":"gemini/gemini-3-pro-preview","messages":[{"role":"user","content":"ping"}],"stream":STREAM,"stream_options":{"include_usage":true}}'"#;
-    let line = |stream: bool| match stream {
-        true => line.replace("STREAM", "true"),
-        false => line.replace("STREAM", "false").replace(r#","stream_options":{"include_usage":true}"#, ""),
-    };
-    let whole = vec![site.types(&line(false)).json()];
-    let streamed = site.types(&format!("{} | sed -n 's/^data: //p'", line(true)));
+    let streaming = line.replace("STREAM", "true");
+    let line = line.replace("STREAM", "false").replace(r#","stream_options":{"include_usage":true}"#, "");
+    let whole = vec![site.types(&line).json()];
+    let streamed = site.types(&format!("{streaming} | sed -n 's/^data: //p'"));
     assert!(streamed.ok().ends_with("[DONE]"), "{streamed:?}");
     let streamed = streamed.out.lines().filter(|line| *line != "[DONE]");
     let streamed: Vec<Value> = streamed.map(|line| serde_json::from_str(line).expect("JSON")).collect();
