@@ -22,6 +22,12 @@ fn main() {
 
 /// What git says of the checkout. It is asked again when the commit or a source has changed.
 fn of_git() -> Option<String> {
+    // Inside of another project's checkout it would be that project's version.
+    let top = std::path::PathBuf::from(git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()?;
+    let own = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?).canonicalize().ok()?;
+    if top != own {
+        return None;
+    }
     // Written by commits and checkouts. A path that is not there would run this at each build.
     for place in ["HEAD", "logs/HEAD"] {
         let path = git(&["rev-parse", "--git-path", place]);

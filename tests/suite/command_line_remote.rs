@@ -3,12 +3,8 @@
 use crate::management::{ON, manage};
 use crate::reload::until;
 use crate::shared::{CHAT, chat_keys, proxy, proxy_with_accounts, whole};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -43,7 +39,8 @@ fn bare(arguments: &[&str]) -> Command {
     command
 }
 
-fn command(proxy: &Proxy, arguments: &[&str]) -> Command {
+/// A command that knows where the process is, and its secret.
+pub(crate) fn command(proxy: &Proxy, arguments: &[&str]) -> Command {
     let mut command = bare(arguments);
     command.env("CLIPROXY_URL", format!("http://{}", proxy.address())).env("CLIPROXY_SECRET", SECRET);
     command
@@ -408,65 +405,4 @@ fn top_prints_one_frame_without_a_terminal() {
     assert_eq!(json["providers"]["up"]["request_count"], 1);
     let blind = run(&proxy, &["top"]);
     assert!(blind.code == Some(1) && blind.err.contains("add --once"), "{}", blind.err);
-}
-
-/// A terminal of its own: what it shows, and its two ends.
-fn terminal() -> (File, File) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&master).expect("it is ours");
-    unlockpt(&master).expect("it opens");
-    let name = ptsname(&master, Vec::new()).expect("its name");
-    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-    let slave = File::options().read(true).write(true).open(path).expect("its other end");
-    let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&slave, size).expect("its size");
-    (File::from(master), slave)
-}
-
-#[test]
-fn top_leaves_the_terminal_as_it_was_by_key_and_by_signal() {
-    let upstream = upstream();
-    let proxy = proxy(&format!("{ON}{}", chat_keys(&upstream.url(), &["one"])));
-    for end in ["q", "\x03", "TERM"] {
-        let (mut master, slave) = terminal();
-        let other = || Stdio::from(slave.try_clone().expect("a copy"));
-        let mut command = command(&proxy, &["top", "--interval", "0.2"]);
-        command.stdin(other()).stdout(other()).stderr(other()).env("TERM", "xterm-256color");
-        let mut child = command.spawn().expect("it starts");
-        drop(command);
-        let mut reader = master.try_clone().expect("a copy");
-        let (sender, shown) = channel();
-        std::thread::spawn(move || {
-            let mut part = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut part) {
-                if sender.send(String::from_utf8_lossy(&part[..count]).into_owned()).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut seen = String::new();
-        let mut wait_for = |what: &str| {
-            let end = Instant::now() + Duration::from_secs(30);
-            while !seen.contains(what) {
-                let left = end.saturating_duration_since(Instant::now());
-                seen += &shown.recv_timeout(left).unwrap_or_else(|_| panic!("no {what:?} in {seen:?}"));
-            }
-            seen.clear();
-        };
-        wait_for("\x1b[?1049h");
-        wait_for("q ends");
-        // A second frame: it goes on by itself.
-        wait_for("q ends");
-        assert!(!tcgetattr(&slave).expect("its modes").local_modes.contains(LocalModes::ICANON));
-        if end == "TERM" {
-            let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-            assert!(sent.is_ok_and(|status| status.success()));
-        } else {
-            master.write_all(end.as_bytes()).expect("a key");
-        }
-        wait_for("\x1b[?1049l");
-        assert!(child.wait().expect("it ends").success());
-        let modes = tcgetattr(&slave).expect("its modes").local_modes;
-        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO), "{end:?}: {modes:?}");
-    }
 }
