@@ -16,7 +16,7 @@
 //! | `config_keys.rs`, `vertex.rs` | keys of the configuration, switched on and off; Google's key files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `logins.rs` | logins to accounts |
-//! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `routing.rs`, `quota.rs`, `credentials.rs`, `kiro.rs`, `logs.rs` | what is going on |
 //! | `events.rs`, `requests.rs` | the same as it happens; requests one by one |
 //! | `api_call.rs`, `latest_version.rs` | questions to others |
 //! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
@@ -31,6 +31,7 @@ mod auth_refresh;
 mod blocks;
 mod body_capture;
 mod config_keys;
+mod credentials;
 mod document;
 mod events;
 mod file_name;
@@ -240,6 +241,7 @@ fn all_routes() -> Routes {
         .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
+        .chain(credentials::routes())
         .chain(logins::routes())
         .chain(logs::routes())
         .chain(request_logs::routes())
