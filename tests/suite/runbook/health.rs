@@ -8,7 +8,9 @@ fn row_01_health_answers_without_a_key() {
     let health = Site::shared().types("curl -sS $B/health").json();
     assert_eq!(health["status"], "ok");
     assert!(health["version"].is_string() && health["uptime_seconds"].is_u64(), "{health}");
-    assert!(health["models"].as_u64() > Some(0), "{health}");
+    for count in ["models", "credentials", "providers"] {
+        assert!(health[count].as_u64() > Some(0), "{count}: {health}");
+    }
     Site::shared().types("code $B/health").is("200");
 }
 
