@@ -35,7 +35,7 @@
 //! | `check.rs`, `check/` | rules over several keys; what is incomplete is left out |
 //! | `report.rs`, `notice.rs` | what was found |
 //! | `diff.rs` | old and new → what changed, and what needs a restart |
-//! | `redact.rs` | what may be shown |
+//! | `redact.rs`, `secrets.rs` | what may be shown, and what may not |
 //! | `edit.rs` | changes to the text that keep its comments |
 
 mod account;
@@ -64,6 +64,7 @@ mod redact;
 mod report;
 mod routing;
 mod secret;
+mod secrets;
 mod server;
 mod span;
 mod streaming;

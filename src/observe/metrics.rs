@@ -48,6 +48,8 @@ pub struct Metrics {
     pub connections_reused: IntCounter,
     /// Handlers that panicked.
     pub panics: IntCounter,
+    /// Logs of single requests that were not written.
+    pub request_logs_dropped: IntCounter,
     /// Requests that wait for somebody to serve them.
     pub waits: Waits,
     key_refusals: IntCounterVec,
@@ -166,6 +168,7 @@ impl Metrics {
                 "Upstream connections used again.",
             )?,
             store_writes: counters("store_writes_total", "Batches of what was learnt.", &["outcome"])?,
+            request_logs_dropped: counter("request_logs_dropped_total", "Request logs not written.")?,
             panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
             connections: gauge("open_connections", "Connections of clients that are open.")?,
             in_flight: gauge("in_flight_requests", "Requests that are being served.")?,
