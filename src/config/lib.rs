@@ -27,6 +27,7 @@
 //! | `streaming.rs` | answers under way |
 //! | `logging.rs` | logs and usage records |
 //! | `management.rs` | management interface |
+//! | `alerts.rs` | what is watched, and who is told |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
 //! | `load.rs` | bytes → configuration: the steps below in order |
 //! | `parse.rs`, `tree.rs` | YAML → a tree that knows positions |
@@ -39,6 +40,7 @@
 //! | `edit.rs` | changes to the text that keep its comments |
 
 mod account;
+mod alerts;
 mod amp;
 mod auth;
 mod block;
@@ -72,6 +74,10 @@ mod tree;
 mod unknown;
 
 pub use account::{Account, AccountSettings, Grant, MAX_ACCOUNT_BYTES, Moment, read_account, read_key_file};
+pub use alerts::{
+    ALERT_RULES, AlertMetric, AlertRule, AlertScope, AlertSeverity, Alerts, CommandLine, NotifyTarget,
+    ServiceUrl, Threshold, WebhookUrl,
+};
 pub use amp::{AmpKey, AmpMapping, Ampcode};
 pub use auth::{Auth, TEMPLATE_KEYS};
 pub use block::Block;
@@ -104,7 +110,8 @@ pub use streaming::{EventStreams, Streaming};
 
 use serde::Serialize;
 
-/// The whole file. Most sections are keys of its top level; `payload` and `management` are blocks of it.
+/// The whole file. Most sections are keys of its top level; `payload`, `management` and `alerts` are blocks of
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// Where clients come in.
@@ -133,6 +140,8 @@ pub struct Config {
     /// `remote-management`.
     #[serde(rename = "remote-management")]
     pub management: Management,
+    /// What is watched, and who is told.
+    pub alerts: Alerts,
 }
 
 impl Config {

@@ -26,7 +26,10 @@ mod tests {
         \x20   headers: {Authorization: Bearer CANARY-header-0123456789, X-Copy: $X-From}\n\
         groq: [{api-key: CANARY-groq-key-0123456789, proxy-url: 'h:1:u:CANARY-pw'}]\n\
         openai-compatibility: [{name: a, base-url: 'http://h', models: [{name: m}], \
-          api-key-entries: [{api-key: CANARY-compat-key-0123456789}]}]\n";
+          api-key-entries: [{api-key: CANARY-compat-key-0123456789}]}]\n\
+        alerts: {notify: [{webhook: 'https://h/CANARY-path?sig=CANARY-query', secret: CANARY-hmac, \
+          headers: {Authorization: CANARY-header}, proxy-url: 'http://CANARY-user:CANARY-pw@h:1'}, \
+          {command: [x, CANARY-argument]}, {apprise: 'mailto://CANARY:0123456789@h'}]}\n";
 
     #[test]
     fn p53_no_secret_is_shown_anywhere() {

@@ -17,6 +17,7 @@
 //! | `logins.rs` | logins to accounts |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
 //! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
+//! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
 mod alerts;
 mod answer;
@@ -34,6 +35,7 @@ mod lockout;
 mod logins;
 mod logs;
 mod mask;
+mod notify;
 mod providers;
 mod quota;
 mod request_logs;
@@ -62,6 +64,7 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 /// Requests that are answered at once, live tails included.
@@ -82,6 +85,7 @@ pub(crate) struct Manage {
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
+    notifier: notify::Notifier,
     version: &'static str,
 }
 
@@ -113,6 +117,7 @@ impl Sidecar {
 impl Manage {
     fn new(state: Arc<State>, version: &'static str, password: &str) -> Self {
         Self {
+            notifier: notify::Notifier::new(&state),
             state,
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
@@ -131,6 +136,11 @@ impl BackgroundService for Sidecar {
         let router = router(&self.app);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut look = tokio::time::interval(LOOK);
+        // Ends with this.
+        let mut worker = JoinSet::new();
+        if let Some(work) = self.app.notifier.worker(&self.app) {
+            worker.spawn(work);
+        }
         loop {
             tokio::select! {
                 hop = hops.recv() => {

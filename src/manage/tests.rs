@@ -165,7 +165,8 @@ fn canaries(folder: &std::path::Path) -> String {
          codex-api-key: [{{api-key: canary-codex, base-url: 'http://h'}}]\n\
          groq: [{{api-key: canary-groq}}]\n\
          openai-compatibility: [{{name: up, base-url: 'http://h', api-key-entries: [{{api-key: canary-up}}], models: [{{name: m}}]}}]\n\
-         ampcode: {{upstream-api-key: canary-amp, upstream-api-keys: [{{upstream-api-key: canary-amp2, api-keys: [canary-amp3]}}]}}\n",
+         ampcode: {{upstream-api-key: canary-amp, upstream-api-keys: [{{upstream-api-key: canary-amp2, api-keys: [canary-amp3]}}]}}\n\
+         alerts: {{notify: [{{webhook: 'http://127.0.0.1:9/canary-path?sig=canary-sig', secret: canary-hmac, headers: {{A: canary-header}}, proxy-url: 'http://u:canary-px@h:1'}}, {{command: [/nowhere/program, canary-argument]}}, {{apprise: 'mailto://u:canary-service@h'}}]}}\n",
         auths.display()
     )
 }
@@ -179,7 +180,9 @@ async fn p53_no_route_but_the_files_themselves_shows_a_secret() {
         let is_file = ["config.yaml", "auth-files/download"].iter().any(|file| path.ends_with(file));
         // It would ask Amazon, or another provider.
         let asks = ["kiro-quota", "/refresh", "-auth-url"].iter().any(|asks| path.ends_with(asks));
-        if is_file || asks {
+        // It waits for the sidecar's worker; what it would send is looked at below.
+        let sends = path.ends_with("alerts/test");
+        if is_file || asks || sends {
             continue;
         }
         for method in methods {
@@ -194,6 +197,9 @@ async fn p53_no_route_but_the_files_themselves_shows_a_secret() {
             }
         }
     }
+    let dry = r#"{"dry_run":true}"#;
+    let (status, dry) = asked(&app, Method::POST, "/v0/management/alerts/test", PASSWORD, dry).await;
+    assert!(status.is_success() && dry.contains("/nowhere/program") && !dry.contains("canary-"), "{dry}");
     let (status, file) = asked(&app, Method::GET, "/v0/management/config.yaml", PASSWORD, "").await;
     assert!(status.is_success() && file.contains("canary-claude"), "the file is the operator's own");
 }

@@ -53,6 +53,8 @@ pub struct Metrics {
     /// Requests that wait for somebody to serve them.
     pub waits: Waits,
     key_refusals: IntCounterVec,
+    /// Notifications of alerts.
+    pub notifications: IntCounterVec,
 }
 
 /// Metrics of the waiting room.
@@ -174,6 +176,7 @@ impl Metrics {
             in_flight: gauge("in_flight_requests", "Requests that are being served.")?,
             waits: Waits::new(&registry)?,
             key_refusals: key_refusals(&registry)?,
+            notifications: notifications(&registry)?,
             registry,
         })
     }
@@ -251,6 +254,11 @@ impl Metrics {
 fn key_refusals(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let help = "Requests that their client key does not allow.";
     counters(registry, "client_key_refusals_total", help, &["reason"])
+}
+
+fn notifications(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Notifications of alerts, by what became of them.";
+    counters(registry, "alert_notifications_total", help, &["outcome"])
 }
 
 fn thinking_mismatch(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
