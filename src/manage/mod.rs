@@ -15,7 +15,7 @@
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `logins.rs` | logins to accounts |
-//! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `routing.rs`, `quota.rs`, `credentials.rs`, `kiro.rs`, `logs.rs` | what is going on |
 //! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
 //! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
@@ -26,6 +26,7 @@ mod auth_list;
 mod auth_refresh;
 mod blocks;
 mod body_capture;
+mod credentials;
 mod document;
 mod file_name;
 mod gate;
@@ -226,6 +227,7 @@ fn all_routes() -> Routes {
         .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
+        .chain(credentials::routes())
         .chain(logins::routes())
         .chain(logs::routes())
         .chain(request_logs::routes())

@@ -46,6 +46,10 @@ pub struct Status {
     pub disabled: bool,
     /// Requests under way.
     pub in_flight: u32,
+    /// Most of them at once; `None`: no limit.
+    pub in_flight_limit: Option<u32>,
+    /// Moving average of the time to the first byte in milliseconds; `None`: nothing known.
+    pub latency_ms: Option<u64>,
     /// Attempts that worked.
     pub succeeded: u64,
     /// Attempts that failed for a reason of the credential or its upstream.
@@ -112,6 +116,7 @@ impl Pool {
 
 fn status(credential: &Credential, now_ms: u64) -> Status {
     let (spec, state) = (&credential.spec, &credential.state);
+    let load = state.load(now_ms);
     let mut cooling: Vec<(Option<Arc<str>>, crate::Rest)> = Vec::new();
     if state.troubled() {
         let health = state.health();
@@ -126,7 +131,9 @@ fn status(credential: &Credential, now_ms: u64) -> Status {
         label: Arc::clone(&spec.label),
         provider: Arc::clone(&spec.provider),
         disabled: spec.disabled,
-        in_flight: state.in_flight(),
+        in_flight: load.in_flight,
+        in_flight_limit: spec.in_flight_limit,
+        latency_ms: load.micros.map(|micros| micros / 1000),
         succeeded: state.tally.succeeded.load(Ordering::Relaxed),
         failed: state.tally.failed.load(Ordering::Relaxed),
         cooling,

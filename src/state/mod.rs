@@ -113,6 +113,18 @@ impl std::fmt::Debug for State {
     }
 }
 
+/// What clients every provider serves: all formats are translated into all others, and these are the tools
+/// that speak one of them.
+pub const SUPPORTED_CLIENTS: [&str; 7] = [
+    "openai-chat",
+    "openai-responses",
+    "claude-messages",
+    "gemini",
+    "claude-code",
+    "codex-cli",
+    "gemini-cli",
+];
+
 /// A configuration and what is made of it.
 #[derive(Debug)]
 pub struct Snapshot {

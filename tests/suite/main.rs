@@ -12,6 +12,8 @@ mod architecture;
 mod beside;
 mod canary;
 mod command_line;
+mod command_line_remote;
+mod command_line_terminal;
 mod data_path;
 mod deployment;
 mod discovery;
