@@ -5,6 +5,7 @@
 //! checked when it was loaded.
 
 mod account;
+mod amp;
 mod entry;
 mod overrides;
 
@@ -39,6 +40,7 @@ pub fn from_config_and(
     if config.routing.quota_exceeded.switch_preview_model {
         previews(&specs, &mut settings.fallback_models);
     }
+    amp::mappings(&config.providers.ampcode, &mut settings.fallback_models);
     (settings, specs)
 }
 
@@ -52,6 +54,7 @@ pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
             "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
         );
     }
+    told.extend(amp::unserved(&config.providers.ampcode));
     told
 }
 
