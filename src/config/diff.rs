@@ -12,9 +12,9 @@ use crate::{
     AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey, Config, ErrorRule,
     EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging,
     Management, Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility,
-    OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, RawParams, Routing,
-    Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules,
-    Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
+    OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, Ratio, RawParams,
+    Routing, Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming, Telemetry, ThinkingBounds,
+    ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +47,7 @@ impl ChangeSet {
 
     fn add(&mut self, path: String) {
         let key = path.split(['.', '[']).next().unwrap_or_default();
-        let needs_restart = matches!(key, "host" | "port" | "tls" | "extra-listen" | "metrics");
+        let needs_restart = matches!(key, "host" | "port" | "tls" | "extra-listen" | "metrics" | "telemetry");
         self.changes.push(Change { path, needs_restart });
     }
 }
@@ -55,7 +55,18 @@ impl ChangeSet {
 /// What has to be done to get from `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     let mut set = ChangeSet::default();
-    let Config { server, auth, providers, models, payload, routing, streaming, logging, management } = new;
+    let Config {
+        server,
+        auth,
+        providers,
+        models,
+        payload,
+        routing,
+        streaming,
+        logging,
+        management,
+        telemetry,
+    } = new;
     old.server.compare(server, "", &mut set);
     old.auth.compare(auth, "", &mut set);
     old.providers.compare(providers, "", &mut set);
@@ -65,6 +76,7 @@ pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     old.streaming.compare(streaming, "", &mut set);
     old.logging.compare(logging, "", &mut set);
     old.management.compare(management, "remote-management", &mut set);
+    old.telemetry.compare(telemetry, "telemetry", &mut set);
     set
 }
 
@@ -132,6 +144,7 @@ leaves!(
     OauthAlias,
     ModelOverride,
     Expiry,
+    Ratio,
 );
 
 impl<T: Compare> Compare for Option<T> {}
@@ -247,6 +260,7 @@ structs! {
         commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds,
     }
     Management { allow_remote, secret_key, disable_control_panel }
+    Telemetry { otlp_endpoint, headers, sample_ratio, service_name }
 }
 
 #[cfg(test)]
@@ -302,14 +316,24 @@ mod tests {
     }
 
     #[test]
-    fn listeners_need_a_restart_and_nothing_else_does() {
+    fn listeners_and_traces_need_a_restart_and_nothing_else_does() {
         let new = "host: '::1'\nport: 1\ntls: {enable: true, cert: a, key: b}\nextra-listen: 2\n\
-                   metrics: {listen: ''}\ndebug: true\nlimits: {max-in-flight: 5}\nstreaming: {keepalive-seconds: 1}\n";
+                   metrics: {listen: ''}\ndebug: true\nlimits: {max-in-flight: 5}\nstreaming: {keepalive-seconds: 1}\n\
+                   telemetry: {sample-ratio: 0.5}\n";
         let set = diff(&Config::default(), &config(new));
         let restart: Vec<_> = set.needing_restart().collect();
         assert_eq!(
             restart,
-            ["host", "port", "tls.enable", "tls.cert", "tls.key", "extra-listen", "metrics.listen"]
+            [
+                "host",
+                "port",
+                "tls.enable",
+                "tls.cert",
+                "tls.key",
+                "extra-listen",
+                "metrics.listen",
+                "telemetry.sample-ratio"
+            ]
         );
         assert_eq!(set.changes.len(), restart.len() + 3);
         assert!(diff(&Config::default(), &Config::default()).is_empty());

@@ -27,6 +27,7 @@
 //! | `streaming.rs` | answers under way |
 //! | `logging.rs` | logs and usage records |
 //! | `management.rs` | management interface |
+//! | `telemetry.rs` | traces |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
 //! | `load.rs` | bytes → configuration: the steps below in order |
 //! | `parse.rs`, `tree.rs` | YAML → a tree that knows positions |
@@ -67,6 +68,7 @@ mod secret;
 mod server;
 mod span;
 mod streaming;
+mod telemetry;
 mod tree;
 mod unknown;
 
@@ -100,10 +102,11 @@ pub use server::{
 };
 pub use span::Span;
 pub use streaming::{EventStreams, Streaming};
+pub use telemetry::{Ratio, Telemetry};
 
 use serde::Serialize;
 
-/// The whole file. Most sections are keys of its top level; `payload` and `management` are blocks of it.
+/// The whole file. Most sections are keys of its top level; `payload`, `management` and `telemetry` are blocks of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// Where clients come in.
@@ -132,6 +135,8 @@ pub struct Config {
     /// `remote-management`.
     #[serde(rename = "remote-management")]
     pub management: Management,
+    /// Where traces go.
+    pub telemetry: Telemetry,
 }
 
 impl Config {

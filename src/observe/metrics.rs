@@ -51,6 +51,9 @@ pub struct Metrics {
     /// Requests that wait for somebody to serve them.
     pub waits: Waits,
     key_refusals: IntCounterVec,
+    /// Spans by what became of them.
+    #[cfg(feature = "otlp")]
+    pub trace_spans: IntCounterVec,
 }
 
 /// Metrics of the waiting room.
@@ -171,6 +174,8 @@ impl Metrics {
             in_flight: gauge("in_flight_requests", "Requests that are being served.")?,
             waits: Waits::new(&registry)?,
             key_refusals: key_refusals(&registry)?,
+            #[cfg(feature = "otlp")]
+            trace_spans: counters("trace_spans_total", "Spans, by what became of them.", &["outcome"])?,
             registry,
         })
     }
@@ -293,5 +298,19 @@ mod tests {
         assert!(text.contains("cliproxy_requests_total{client=\"claude\",model=\"demo\",operation=\"generate\",provider=\"demo\",status=\"200\"} 1"), "{text}");
         assert!(text.contains("cliproxy_tokens_total{kind=\"input\",model=\"demo\",provider=\"demo\"} 3"));
         assert!(!text.contains("kind=\"output\""));
+    }
+
+    #[test]
+    fn the_list_of_metrics_names_all() {
+        let source = include_str!("metrics.rs");
+        let product = source.split("mod tests").next().unwrap();
+        let known = include_str!("../../conf/metrics.md");
+        let ends = ["_total", "_seconds", "_requests", "_connections"];
+        let names = product.split('"').filter(|text| {
+            text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                && ends.iter().any(|end| text.ends_with(end))
+        });
+        let missing: Vec<&str> = names.clone().filter(|name| !known.contains(&format!("`{name}`"))).collect();
+        assert!(names.count() > 18 && missing.is_empty(), "{missing:?}");
     }
 }

@@ -10,4 +10,5 @@ pub mod metrics;
 pub mod panics;
 pub mod providers;
 pub mod request;
+pub mod traces;
 pub mod usage;

@@ -7,6 +7,7 @@ use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::providers::Call;
 use crate::observe::request::Facts;
+use crate::observe::traces::Trace;
 use crate::observe::usage::{About, Sums};
 use crate::state::State;
 use crate::state::keys::Holder;
@@ -30,6 +31,8 @@ pub(super) struct Record {
     pub holder: Option<Arc<Holder>>,
     /// The WebSocket on which it came.
     pub socket: Option<String>,
+    /// Its trace.
+    pub trace: Trace,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -47,6 +50,7 @@ impl Default for Record {
             seed,
             holder: None,
             socket: None,
+            trace: Trace::default(),
             started: Instant::now(),
             first_byte: None,
             quiet: false,
@@ -137,6 +141,11 @@ impl Record {
         }
     }
 
+    /// An attempt is over, with this status and as a failure of this class.
+    pub(super) fn attempted(&mut self, status: u16, class: &'static str) {
+        self.trace.attempted(status, class, self.first_byte);
+    }
+
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
     pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
         let mut line = b"upstream attempt failed ".to_vec();
@@ -186,6 +195,7 @@ impl Record {
         };
         let sums = Sums::of(facts.status, &facts.usage, facts.latency_ms, facts.first_event_ms);
         state.usage.add(&about, &sums);
+        state.traces.request(&self.trace, facts, self.started);
         let line = facts.line();
         let level = match facts.status {
             500.. => Level::ERROR,

@@ -37,5 +37,6 @@ mod storm;
 mod streams;
 mod tls;
 mod torture;
+mod traces;
 mod usage;
 mod waiting;
