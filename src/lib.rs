@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `main.rs`, [`cli`] | the command line |
 //! | [`server`] | listeners, services, signals, upgrades |
+//! | [`embed`] (`embed.rs`) | the proxy inside another program |
 //! | [`proxy`] | the data path: one file per stage, in the order of the picture |
 //! | [`state`] | what all requests share: configuration, pool, connections, metrics |
 //! | [`upstream`] | connections to upstreams: names, proxies, TLS, paths, headers |
@@ -23,11 +24,12 @@
 //! | [`demo`] | the embedded provider |
 //! | `wire/`, `config/`, `pool/` | the other packages; each crate documentation is its map |
 //!
-//! Modules use each other from right to left only: observe → upstream → state → proxy, manage → demo → server → cli.
+//! Modules use each other from right to left only: observe → upstream → state → proxy, manage → demo → server → embed, cli.
 //! Reading order for the first time: [`proxy`], `wire::translate`, `pool`.
 
 pub mod cli;
 pub mod demo;
+pub mod embed;
 pub mod manage;
 pub mod observe;
 pub mod proxy;

@@ -9,12 +9,13 @@
 use crate::auth::OldAuth;
 use crate::tree::joined;
 use crate::{
-    AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey, Config, ErrorRule,
-    EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging,
-    Management, Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility,
-    OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, Ratio, RawParams,
-    Routing, Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming, Telemetry, ThinkingBounds,
-    ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
+    AlertRule, Alerts, AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey,
+    Config, ErrorRule, EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen,
+    Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, Models, Networks, NotifyTarget,
+    OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting,
+    QuotaExceeded, Ratio, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span, Strategy,
+    Streaming, Telemetry, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown,
+    UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +66,7 @@ pub fn diff(old: &Config, new: &Config) -> ChangeSet {
         streaming,
         logging,
         management,
+        alerts,
         telemetry,
     } = new;
     old.server.compare(server, "", &mut set);
@@ -76,6 +78,7 @@ pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     old.streaming.compare(streaming, "", &mut set);
     old.logging.compare(logging, "", &mut set);
     old.management.compare(management, "remote-management", &mut set);
+    old.alerts.compare(alerts, "alerts", &mut set);
     old.telemetry.compare(telemetry, "telemetry", &mut set);
     set
 }
@@ -144,6 +147,8 @@ leaves!(
     OauthAlias,
     ModelOverride,
     Expiry,
+    AlertRule,
+    NotifyTarget,
     Ratio,
 );
 
@@ -260,6 +265,7 @@ structs! {
         commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds,
     }
     Management { allow_remote, secret_key, disable_control_panel }
+    Alerts { enabled, rules, notify }
     Telemetry { otlp_endpoint, headers, sample_ratio, service_name }
 }
 

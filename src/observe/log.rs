@@ -77,6 +77,9 @@ pub fn access(level: Level, line: &[u8]) {
     if !wanted {
         return;
     }
+    if LEVEL.get().is_none() {
+        return hand_on(level, line);
+    }
     let mut time = String::with_capacity(32);
     // Writing to a string cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
@@ -86,6 +89,16 @@ pub fn access(level: Level, line: &[u8]) {
         _ => "  INFO ",
     };
     SINK.push(&[time.as_bytes(), text.as_bytes(), line, b"\n"], level <= Level::WARN);
+}
+
+/// The line as an event: the program that this one runs in has a subscriber of its own.
+fn hand_on(level: Level, line: &[u8]) {
+    let line = String::from_utf8_lossy(line);
+    match level {
+        Level::ERROR => tracing::error!("{line}"),
+        Level::WARN => tracing::warn!("{line}"),
+        _ => tracing::info!("{line}"),
+    }
 }
 
 /// Writes what waits; for the end of the process.

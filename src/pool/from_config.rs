@@ -145,7 +145,7 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
     let mut maker = Maker::default();
     let mut unserved = Vec::new();
     let mut specs = Vec::new();
-    // What a credential does not serve, and where it lists what it does.
+    // What a credential does not serve, and where it lists what it does; "": nobody asks it.
     let mut lists: Vec<(&[String], &str)> = Vec::new();
     for block in Block::ALL {
         for (n, entry) in config.providers.entries(*block).iter().enumerate() {
@@ -160,13 +160,18 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
                 continue;
             }
             specs.push(maker.key(kind, provider, base_url.unwrap_or_default(), entry, n));
-            let preset = block.preset_url().is_some();
-            lists.push((&entry.excluded_models, if preset { MODELS } else { "" }));
+            // The catalogue knows some models of a few of these services: good until they were asked.
+            let asked = block.preset_url().is_some() && entry.models.is_empty();
+            lists.push((&entry.excluded_models, if asked { MODELS } else { "" }));
         }
     }
     for block in &config.providers.openai_compatibility {
         let made = maker.compat(block);
-        let path = Some(block.models_endpoint.as_str()).filter(|path| !path.is_empty()).unwrap_or(MODELS);
+        let path = match block.models_endpoint.as_str() {
+            _ if !block.models.is_empty() => "",
+            "" => MODELS,
+            path => path,
+        };
         lists.extend(made.iter().map(|_| (block.excluded_models.as_slice(), path)));
         specs.extend(made);
     }
@@ -181,7 +186,7 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
         if spec.models.models().is_empty() && excluded.is_empty() && path.is_empty() && !spec.disabled {
             unserved.push(format!("{} serves nothing: it has no models", spec.label));
         }
-        if spec.models.models().is_empty() && !path.is_empty() {
+        if !path.is_empty() {
             spec.lists = Some(Arc::from(path));
             if let Some(models) = found.get(&spec.id) {
                 spec.models = entry::found(models, excluded);
@@ -435,16 +440,24 @@ mod tests {
     #[test]
     fn row_38_blocks_without_models_serve_what_their_upstream_lists() {
         let config = load(
-            "roo: [{api-key: k, excluded-models: ['*-old']}]\ngroq: [{api-key: k, models: [{name: m}]}]\n\
+            "roo: [{api-key: k, excluded-models: ['*-old']}]\nkilo: [{api-key: k}]\n\
+             groq: [{api-key: k, models: [{name: m}]}]\n\
              openai-compatibility: [{name: e, base-url: 'http://t', models-endpoint: /list}]\n",
         );
         let (_, specs) = from_config(&config, &[]);
         let paths: Vec<_> = specs.iter().map(|spec| spec.lists.as_deref()).collect();
-        assert_eq!(paths, [None, Some("/models"), Some("/list")]);
+        assert_eq!(paths, [None, Some("/models"), Some("/models"), Some("/list")]);
+        let ids = |spec: &CredentialSpec| {
+            spec.models.models().iter().map(|model| model.upstream.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&specs[1]), ["kilo/auto"], "what the catalogue knows, until it was asked");
         let model = |id: &str| crate::FoundModel { id: Arc::from(id), ..Default::default() };
-        let found = Found::from([(specs[1].id.clone(), Arc::from([model("a"), model("b-old")]))]);
+        let listed = || Arc::from([model("a"), model("b-old")]);
+        let found = Found::from([(specs[1].id.clone(), listed()), (specs[2].id.clone(), listed())]);
         let (_, specs) = from_config_and(&config, &[], &found);
-        let ids: Vec<_> = specs[1].models.models().iter().map(|model| &*model.upstream).collect();
-        assert_eq!(ids, ["a"]);
+        assert_eq!(
+            (ids(&specs[1]), ids(&specs[2])),
+            (vec!["a".into(), "b-old".into()], vec!["a".to_owned()])
+        );
     }
 }

@@ -10,6 +10,7 @@
 //! | Claude unified limits | headers `anthropic-ratelimit-unified-*` | account |
 //! | Codex usage limit | body `error.resets_at`, `error.resets_in_seconds` | account |
 //! | Google | body `RetryInfo.retryDelay`, `ErrorInfo.metadata.quotaResetDelay`, message `… after 1h2m3s` | model |
+//! | Qwen | message `Free allocated quota exceeded`: it is new at midnight in China | account |
 //! | anyone | headers `retry-after-ms`, `retry-after` (seconds or date) | model |
 
 use wire::json::{self, Json};
@@ -38,6 +39,7 @@ pub fn hint<'h>(header: impl Fn(&str) -> Option<&'h str>, body: &[u8], wall_s: u
     claude_unified(&header, wall_s)
         .map(account)
         .or_else(|| codex_resets(body?, wall_s).map(account))
+        .or_else(|| qwen_midnight(body?, wall_s).map(account))
         .or_else(|| google_delay(body?).map(model))
         .or_else(|| after(body?).map(model))
         .or_else(|| retry_after(&header, wall_s).map(model))
@@ -80,6 +82,15 @@ pub fn codex_resets(body: &Json<'_>, wall_s: u64) -> Option<u64> {
         return whole(seconds * 1000.0);
     }
     Some(until(error.get("resets_at").and_then(Json::as_i64)?, wall_s))
+}
+
+/// The time until Qwen's free allowance of a day is new, at 00:00 UTC+8, where it says that it is used up.
+fn qwen_midnight(body: &Json<'_>, wall_s: u64) -> Option<u64> {
+    const DAY: u64 = 86_400;
+    const EAST: u64 = 8 * 3600;
+    let message = body.at(&["error", "message"])?.as_str()?;
+    let used_up = message.trim_start().starts_with("Free allocated quota exceeded");
+    used_up.then(|| (DAY - wall_s.saturating_add(EAST) % DAY).saturating_mul(1000))
 }
 
 /// `retryDelay` of a Google `RetryInfo`, else `quotaResetDelay` of an `ErrorInfo`, in milliseconds.
@@ -188,6 +199,14 @@ mod tests {
         assert_eq!(ask(&[], seconds), Some((90_000, Scope::Credential)));
         let at = r#"{"error":{"type":"usage_limit_reached","resets_at":1800000030}}"#;
         assert_eq!(ask(&[], at), Some((30_000, Scope::Credential)));
+    }
+
+    #[test]
+    fn row_33_the_free_day_of_qwen_begins_at_midnight_in_china() {
+        let body = r#"{"error":{"code":"insufficient_quota","message":"Free allocated quota exceeded."}}"#;
+        // 08:00 UTC is 16:00 there.
+        assert_eq!(ask(&[], body), Some((8 * 3_600_000, Scope::Credential)));
+        assert_eq!(ask(&[], r#"{"error":{"message":"you said: Free allocated quota exceeded"}}"#), None);
     }
 
     #[test]

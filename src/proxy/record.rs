@@ -3,6 +3,7 @@
 //! Enters: facts, from the stages as they come to know them. Leaves: one access line and the metrics. May
 //! go wrong: nothing.
 
+use super::capture::Capture;
 use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::providers::Call;
@@ -31,6 +32,8 @@ pub(super) struct Record {
     pub holder: Option<Arc<Holder>>,
     /// The WebSocket on which it came.
     pub socket: Option<String>,
+    /// What goes into its file.
+    pub capture: Capture,
     /// Its trace.
     pub trace: Trace,
     started: Instant,
@@ -50,6 +53,7 @@ impl Default for Record {
             seed,
             holder: None,
             socket: None,
+            capture: Capture::default(),
             trace: Trace::default(),
             started: Instant::now(),
             first_byte: None,

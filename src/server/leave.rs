@@ -1,6 +1,7 @@
-//! Signals, and the order in which things end.
+//! Orders, and the order in which things end.
 //!
-//! Enters: signals. Leaves: the end of the process, in this order:
+//! Enters: [`Order`]s: of signals, or of the program that this one runs in. Leaves: the end of the process, in this
+//! order:
 //!
 //! | signal | then |
 //! |---|---|
@@ -20,7 +21,7 @@ use crate::state::leave::Phase;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -37,7 +38,20 @@ const BACKGROUND: Duration = Duration::from_secs(5);
 /// Time between two looks at the open connections.
 const STEP: Duration = Duration::from_millis(10);
 
-/// The signals that count.
+/// What a server can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Leave, with the time that load balancers need to see it.
+    Leave,
+    /// Leave without that time.
+    LeaveNow,
+    /// Hand the listeners to a new process.
+    HandOver,
+    /// Look at the configuration file.
+    Look,
+}
+
+/// The signals that are orders.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
@@ -57,12 +71,40 @@ impl Signals {
         })
     }
 
-    /// Waits for one that means the end; whether it may take the time that load balancers need.
-    async fn end(&mut self) -> bool {
-        tokio::select! {
-            _ = self.terminate.recv() => true,
-            _ = self.interrupt.recv() => false,
+    /// Passes them on as orders, for as long as somebody takes them.
+    pub(super) async fn pass(mut self, orders: mpsc::Sender<Order>) {
+        loop {
+            let order = tokio::select! {
+                _ = self.terminate.recv() => Order::Leave,
+                _ = self.interrupt.recv() => Order::LeaveNow,
+                _ = self.quit.recv() => Order::HandOver,
+                _ = self.hangup.recv() => Order::Look,
+            };
+            if orders.send(order).await.is_err() {
+                return;
+            }
         }
+    }
+}
+
+/// Where orders come from.
+#[derive(Debug)]
+pub(super) struct Orders(pub mpsc::Receiver<Order>);
+
+impl Orders {
+    /// The next one. Who can give none any more wants nothing to run on.
+    async fn next(&mut self) -> Order {
+        self.0.recv().await.unwrap_or(Order::LeaveNow)
+    }
+
+    /// Waits for one that means the end.
+    async fn end(&mut self) {
+        while let Some(order) = self.0.recv().await {
+            if matches!(order, Order::Leave | Order::LeaveNow) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
     }
 }
 
@@ -107,17 +149,17 @@ impl Services {
     /// Serves until the end.
     pub(super) async fn run(
         mut self,
-        mut signals: Signals,
+        mut orders: Orders,
         mut edge: JoinHandle<()>,
         background: Vec<JoinHandle<()>>,
     ) -> Result<(), StartError> {
         let reason = tokio::select! {
-            reason = self.serve(&mut signals) => reason,
+            reason = self.serve(&mut orders) => reason,
             ended = &mut edge => {
                 return Err(StartError::Ended(ended.err().map_or_else(String::new, |e| e.to_string())));
             }
         };
-        self.leave(reason, &mut signals).await;
+        self.leave(reason, &mut orders).await;
         self.metrics.send_replace(true);
         self.rest.send_replace(true);
         let _ = timeout(BACKGROUND, futures::future::join_all(background)).await;
@@ -125,23 +167,28 @@ impl Services {
     }
 
     /// Until there is a reason to leave.
-    async fn serve(&self, signals: &mut Signals) -> Reason {
+    async fn serve(&self, orders: &mut Orders) -> Reason {
         let mut handing: Option<JoinHandle<bool>> = None;
+        // Told to hand over while it tries to.
+        let mut again = false;
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => {
-                    let delay = self.state.snapshot.load().config.server.shutdown.delay_seconds;
-                    return Reason::Told(Duration::from_secs(u64::from(delay)));
-                }
-                _ = signals.interrupt.recv() => return Reason::Told(Duration::ZERO),
-                _ = signals.quit.recv(), if handing.is_none() => handing = self.hand_over(),
+                order = orders.next() => match order {
+                    Order::Leave => {
+                        let delay = self.state.snapshot.load().config.server.shutdown.delay_seconds;
+                        return Reason::Told(Duration::from_secs(u64::from(delay)));
+                    }
+                    Order::LeaveNow => return Reason::Told(Duration::ZERO),
+                    Order::HandOver if handing.is_some() => again = true,
+                    Order::HandOver => handing = self.hand_over(),
+                    Order::Look => self.look(),
+                },
                 handed = async { handing.as_mut()?.await.ok() }, if handing.is_some() => {
-                    handing = None;
                     if handed == Some(true) {
                         return Reason::Handed;
                     }
+                    handing = if std::mem::take(&mut again) { self.hand_over() } else { None };
                 }
-                _ = signals.hangup.recv() => self.look(),
             }
         }
     }
@@ -171,7 +218,7 @@ impl Services {
         }))
     }
 
-    async fn leave(&mut self, reason: Reason, signals: &mut Signals) {
+    async fn leave(&mut self, reason: Reason, orders: &mut Orders) {
         let state = Arc::clone(&self.state);
         let leave = &state.leave;
         let shutdown = self.state.snapshot.load().config.server.shutdown.clone();
@@ -185,7 +232,7 @@ impl Services {
                 );
                 tokio::select! {
                     () = self.close_after(delay, drain) => {}
-                    _ = signals.end() => tracing::info!("told twice: leaving now"),
+                    () = orders.end() => tracing::info!("told twice: leaving now"),
                 }
             }
             Reason::Handed => {
@@ -200,12 +247,12 @@ impl Services {
                 );
                 tokio::select! {
                     () = self.close_handed(long) => return,
-                    _ = signals.end() => tracing::info!("leaving: running answers have {drain:?}"),
+                    () = orders.end() => tracing::info!("leaving: running answers have {drain:?}"),
                 }
                 leave.reach(Phase::IdleOver);
                 tokio::select! {
                     () = self.drain(drain) => {}
-                    _ = signals.end() => tracing::info!("told twice: leaving now"),
+                    () = orders.end() => tracing::info!("told twice: leaving now"),
                 }
             }
         }

@@ -22,7 +22,8 @@ use crate::state::discovery::Discovery;
 use crate::state::learnt::Writer;
 use crate::state::renew::Renewer;
 use config::{Config, ProxyProtocol};
-use leave::{Services, Signals};
+pub use leave::Order;
+use leave::{Orders, Services, Signals};
 use metrics::MetricsPage;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
@@ -40,12 +41,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Read buffer of a client connection: requests are small or are copied out at once, streams only write.
 const READ_BUFFER: usize = 4096;
 /// How long a process that took over leaves the renewal of tokens to the one before.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// Orders that wait to be carried out.
+const ORDERS: usize = 16;
 /// Threads of what is not the data path: metrics, renewals, signals.
 const SIDE_THREADS: usize = 2;
 
@@ -99,20 +102,32 @@ pub struct Setting {
     pub file: Option<PathBuf>,
 }
 
-/// What the process has before it listens to anything.
+/// What a server has before it listens to anything.
 #[derive(Debug)]
 pub struct Process {
     side: Runtime,
-    signals: Signals,
+    orders: Orders,
 }
 
 impl Process {
-    /// Begins to hear signals. Done before anything is listened on: who can connect may also send signals, and
-    /// those that mean a reload or an upgrade end a process that does not listen to them.
+    /// A process of its own. Begins to hear signals, before anything is listened on: who can connect may also send
+    /// signals, and those that mean a reload or an upgrade end a process that does not listen to them. What the
+    /// process has once is ours: its limit of files, what is done about panics.
     pub fn begin() -> Result<Self, StartError> {
-        let side = runtime("side", SIDE_THREADS)?;
-        let signals = side.block_on(async { Signals::new() })?;
-        Ok(Self { side, signals })
+        let (begun, orders) = Self::within()?;
+        let signals = begun.side.block_on(async { Signals::new() })?;
+        begun.side.spawn(signals.pass(orders));
+        panics::log();
+        if let Some(warning) = files::raise_limit() {
+            tracing::warn!("{warning}");
+        }
+        Ok(begun)
+    }
+
+    /// A server within another program, and where it gets its orders from: without any it leaves.
+    pub fn within() -> Result<(Self, mpsc::Sender<Order>), StartError> {
+        let (sender, orders) = mpsc::channel(ORDERS);
+        Ok((Self { side: runtime("side", SIDE_THREADS)?, orders: Orders(orders) }, sender))
     }
 }
 
@@ -124,11 +139,7 @@ pub fn run(
     demo: Option<Demo>,
     setting: Setting,
 ) -> Result<(), StartError> {
-    let Process { side, signals } = process;
-    panics::log();
-    if let Some(warning) = files::raise_limit() {
-        tracing::warn!("{warning}");
-    }
+    let Process { side, orders } = process;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let taken = plan.taken.take();
     let mut copies = Vec::new();
@@ -167,7 +178,7 @@ pub fn run(
     others.push(side.spawn(background(crate::state::export::Exporter(Arc::clone(state)), end(), now)));
     // It is an upstream, and has its share of the load.
     others.extend(demo.map(|demo| data.spawn(background(demo, end(), now))));
-    let left = side.block_on(services.run(signals, edge, others));
+    let left = side.block_on(services.run(orders, edge, others));
     // What is left has had its time.
     data.shutdown_background();
     management.shutdown_background();

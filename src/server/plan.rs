@@ -100,10 +100,31 @@ fn listen_error(address: String, cause: std::io::Error) -> StartError {
             " (the port is in use: stop the other process, take over from it with --upgrade, or change `port`)"
         }
         std::io::ErrorKind::PermissionDenied => {
-            " (ports below 1024 need a privilege, others may be reserved)"
+            " (ports below 1024 need a privilege; Windows reserves others, see `netsh interface ipv4 show \
+             excludedportrange protocol=tcp`: change `port`)"
         }
         std::io::ErrorKind::AddrNotAvailable => " (this machine does not have that address: change `host`)",
         _ => "",
     };
     StartError::Listen { address, cause, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_94_a_port_that_cannot_be_had_is_told_with_what_to_do() {
+        // 10013 and 10048 of Windows are these two.
+        for (kind, hint) in [
+            (std::io::ErrorKind::PermissionDenied, "netsh interface ipv4 show excludedportrange"),
+            (std::io::ErrorKind::AddrInUse, "the port is in use"),
+        ] {
+            let told = listen_error("127.0.0.1:8317".to_owned(), kind.into()).to_string();
+            assert!(
+                told.contains("127.0.0.1:8317") && told.contains(hint) && told.contains("change `port`"),
+                "{told}"
+            );
+        }
+    }
 }

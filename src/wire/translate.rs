@@ -184,7 +184,7 @@ fn rewrite(
     context: &mut Context,
     losses: &mut Losses,
 ) -> Result<(Vec<u8>, ThinkingReport), WireError> {
-    let mut request = formats::read_operation(job, losses)?;
+    let mut request = formats::read_operation(job, losses).map_err(|error| think::unread(error, job))?;
     request.stream = job.stream;
     let mut report = think::rewritten(job, &request, target, losses)?;
     let planned = losses.len();

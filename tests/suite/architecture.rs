@@ -38,7 +38,7 @@ const EFFECTS: [&str; 11] = [
 ];
 
 /// Modules of the root package and the modules that each may name.
-const MODULES: [(&str, &[&str]); 9] = [
+const MODULES: [(&str, &[&str]); 10] = [
     ("observe", &[]),
     ("upstream", &["observe"]),
     ("state", &["observe", "upstream"]),
@@ -47,6 +47,7 @@ const MODULES: [(&str, &[&str]); 9] = [
     ("manage", &["observe", "upstream", "state"]),
     ("demo", &["proxy"]),
     ("server", &["observe", "upstream", "state", "proxy", "manage", "demo"]),
+    ("embed", &["state", "server"]),
     ("cli", &["observe", "upstream", "state", "proxy", "demo", "server"]),
     ("main", &["cli"]),
 ];

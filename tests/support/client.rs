@@ -202,6 +202,14 @@ impl Client {
         self.buffer
     }
 
+    /// Takes what has come, or comes next; empty at the end.
+    pub fn some(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() {
+            self.fill();
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Reads once more; `false` at the end.
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 65536];

@@ -59,6 +59,12 @@ pub(super) fn rewritten(
     })
 }
 
+/// A body that cannot be read: where that is for its word for an effort, says what the model takes.
+pub(super) fn unread(error: WireError, job: &Job<'_>) -> WireError {
+    let effort = error.path().is_some_and(|path| path == "reasoning_effort" || path == "reasoning.effort");
+    if effort { naming_levels(error, job) } else { error }
+}
+
 /// Says what the model would take.
 fn naming_levels(error: WireError, job: &Job<'_>) -> WireError {
     match (error, &job.card.thinking) {
@@ -201,12 +207,13 @@ mod tests {
     fn an_effort_nobody_knows_is_refused_with_those_the_model_takes() {
         let known = card(None, &[Level::Low, Level::High]);
         let body = format!(r#"{CHAT},"reasoning_effort":"bananas"}}"#);
-        let error =
-            send(Protocol::OpenaiChat, Profile::Chat, "gpt-x", &known, &body).unwrap_err().to_string();
-        assert!(
-            error.starts_with("reasoning_effort: ") && error.ends_with("gpt-x takes low, high"),
-            "{error}"
-        );
+        for profile in [Profile::Chat, Profile::Codex, Profile::Claude] {
+            let error = send(Protocol::OpenaiChat, profile, "gpt-x", &known, &body).unwrap_err().to_string();
+            assert!(
+                error.starts_with("reasoning_effort: ") && error.ends_with("gpt-x takes low, high"),
+                "{profile:?}: {error}"
+            );
+        }
     }
 
     #[test]
