@@ -31,6 +31,7 @@ impl Config {
             found.push(&key.upstream_api_key);
             found.extend(&key.api_keys);
         }
+        found.extend(of_headers(&self.telemetry.headers));
         found.retain(|secret| !secret.is_empty());
         found
     }

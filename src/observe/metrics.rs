@@ -154,11 +154,7 @@ impl Metrics {
                 "Times a credential was set aside.",
                 &["provider", "model", "class"],
             )?,
-            losses: counters(
-                "translation_losses_total",
-                "Things that the target format could not hold.",
-                &["client", "kind"],
-            )?,
+            losses: losses(&registry)?,
             fallbacks: counters(
                 "fallbacks_total",
                 "Models tried in place of others.",
@@ -259,6 +255,11 @@ impl Metrics {
 fn key_refusals(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let help = "Requests that their client key does not allow.";
     counters(registry, "client_key_refusals_total", help, &["reason"])
+}
+
+fn losses(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Things that the target format could not hold.";
+    counters(registry, "translation_losses_total", help, &["client", "kind"])
 }
 
 fn notifications(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {

@@ -12,7 +12,7 @@ use wire::ir::Finish;
 
 /// What is noted of a request for its spans: nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Trace;
+pub struct Trace {}
 
 impl Trace {
     /// A request begins.
@@ -21,7 +21,7 @@ impl Trace {
     /// The trace of a request on the same connection.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self
+        Self {}
     }
 
     /// A call of an upstream begins.
