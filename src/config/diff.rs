@@ -13,9 +13,9 @@ use crate::{
     Config, ErrorRule, EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen,
     Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, ModelPrice, Models, Networks,
     NotifyTarget, OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol,
-    ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span,
-    Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus,
-    Waiting, Weight, Xai,
+    ProxySetting, QuotaExceeded, Ratio, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span,
+    Strategy, Streaming, Telemetry, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown,
+    UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,7 @@ impl ChangeSet {
 
     fn add(&mut self, path: String) {
         let key = path.split(['.', '[']).next().unwrap_or_default();
-        let needs_restart = matches!(key, "host" | "port" | "tls" | "extra-listen" | "metrics");
+        let needs_restart = matches!(key, "host" | "port" | "tls" | "extra-listen" | "metrics" | "telemetry");
         self.changes.push(Change { path, needs_restart });
     }
 }
@@ -56,8 +56,19 @@ impl ChangeSet {
 /// What has to be done to get from `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     let mut set = ChangeSet::default();
-    let Config { server, auth, providers, models, payload, routing, streaming, logging, management, alerts } =
-        new;
+    let Config {
+        server,
+        auth,
+        providers,
+        models,
+        payload,
+        routing,
+        streaming,
+        logging,
+        management,
+        alerts,
+        telemetry,
+    } = new;
     old.server.compare(server, "", &mut set);
     old.auth.compare(auth, "", &mut set);
     old.providers.compare(providers, "", &mut set);
@@ -68,6 +79,7 @@ pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     old.logging.compare(logging, "", &mut set);
     old.management.compare(management, "remote-management", &mut set);
     old.alerts.compare(alerts, "alerts", &mut set);
+    old.telemetry.compare(telemetry, "telemetry", &mut set);
     set
 }
 
@@ -138,6 +150,7 @@ leaves!(
     Expiry,
     AlertRule,
     NotifyTarget,
+    Ratio,
 );
 
 impl<T: Compare> Compare for Option<T> {}
@@ -254,6 +267,7 @@ structs! {
     }
     Management { allow_remote, secret_key, disable_control_panel, release_url, api_call_hosts }
     Alerts { enabled, rules, notify }
+    Telemetry { otlp_endpoint, headers, sample_ratio, service_name }
 }
 
 #[cfg(test)]
@@ -309,14 +323,24 @@ mod tests {
     }
 
     #[test]
-    fn listeners_need_a_restart_and_nothing_else_does() {
+    fn listeners_and_traces_need_a_restart_and_nothing_else_does() {
         let new = "host: '::1'\nport: 1\ntls: {enable: true, cert: a, key: b}\nextra-listen: 2\n\
-                   metrics: {listen: ''}\ndebug: true\nlimits: {max-in-flight: 5}\nstreaming: {keepalive-seconds: 1}\n";
+                   metrics: {listen: ''}\ndebug: true\nlimits: {max-in-flight: 5}\nstreaming: {keepalive-seconds: 1}\n\
+                   telemetry: {sample-ratio: 0.5}\n";
         let set = diff(&Config::default(), &config(new));
         let restart: Vec<_> = set.needing_restart().collect();
         assert_eq!(
             restart,
-            ["host", "port", "tls.enable", "tls.cert", "tls.key", "extra-listen", "metrics.listen"]
+            [
+                "host",
+                "port",
+                "tls.enable",
+                "tls.cert",
+                "tls.key",
+                "extra-listen",
+                "metrics.listen",
+                "telemetry.sample-ratio"
+            ]
         );
         assert_eq!(set.changes.len(), restart.len() + 3);
         assert!(diff(&Config::default(), &Config::default()).is_empty());

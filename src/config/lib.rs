@@ -28,6 +28,7 @@
 //! | `logging.rs`, `prices.rs` | logs and usage records; what tokens cost |
 //! | `management.rs` | management interface |
 //! | `alerts.rs` | what is watched, and who is told |
+//! | `telemetry.rs` | traces |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
 //! | `load.rs` | bytes → configuration: the steps below in order |
 //! | `parse.rs`, `tree.rs` | YAML → a tree that knows positions |
@@ -71,6 +72,7 @@ mod secrets;
 mod server;
 mod span;
 mod streaming;
+mod telemetry;
 mod tree;
 mod unknown;
 
@@ -109,11 +111,12 @@ pub use server::{
 };
 pub use span::Span;
 pub use streaming::{EventStreams, Streaming};
+pub use telemetry::{Ratio, Telemetry};
 
 use serde::Serialize;
 
-/// The whole file. Most sections are keys of its top level; `payload`, `management` and `alerts` are blocks of
-/// it.
+/// The whole file. Most sections are keys of its top level; `payload`, `management`, `alerts` and `telemetry` are
+/// blocks of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// Where clients come in.
@@ -144,6 +147,8 @@ pub struct Config {
     pub management: Management,
     /// What is watched, and who is told.
     pub alerts: Alerts,
+    /// Where traces go.
+    pub telemetry: Telemetry,
 }
 
 impl Config {

@@ -17,4 +17,5 @@ pub mod providers;
 pub mod redact;
 pub mod request;
 pub mod request_log;
+pub mod traces;
 pub mod usage;

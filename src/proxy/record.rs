@@ -9,6 +9,7 @@ use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::providers::Call;
 use crate::observe::request::Facts;
+use crate::observe::traces::Trace;
 use crate::observe::usage::{About, Sums};
 use crate::state::State;
 use crate::state::keys::Holder;
@@ -34,6 +35,8 @@ pub(super) struct Record {
     pub socket: Option<String>,
     /// What goes into its file.
     pub capture: Capture,
+    /// Its trace.
+    pub trace: Trace,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -52,6 +55,7 @@ impl Default for Record {
             holder: None,
             socket: None,
             capture: Capture::default(),
+            trace: Trace::default(),
             started: Instant::now(),
             first_byte: None,
             quiet: false,
@@ -142,6 +146,11 @@ impl Record {
         }
     }
 
+    /// An attempt is over, with this status and as a failure of this class.
+    pub(super) fn attempted(&mut self, status: u16, class: &'static str) {
+        self.trace.attempted(status, class, self.first_byte);
+    }
+
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
     pub(super) fn attempt_failed(&mut self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
         self.facts.class = verdict.class.name();
@@ -194,6 +203,7 @@ impl Record {
         let snapshot = state.snapshot.load();
         let cost = snapshot.prices.cost(&facts.provider, &facts.resolved, &facts.usage);
         state.usage.add(&about, &sums.with(cost));
+        state.traces.request(&self.trace, facts, self.started);
         let line = facts.line();
         let level = match facts.status {
             500.. => Level::ERROR,

@@ -8,6 +8,8 @@ pub mod accounts;
 pub mod atomic;
 pub mod config_file;
 pub mod discovery;
+#[cfg(feature = "otlp")]
+pub mod export;
 pub mod files;
 pub mod forwarded;
 pub mod keys;
@@ -33,6 +35,7 @@ pub mod waiting;
 use crate::observe::feed::Feed;
 use crate::observe::metrics::Metrics;
 use crate::observe::providers::Providers;
+use crate::observe::traces::Traces;
 use crate::observe::usage::Ledger;
 use crate::observe::usage::price::Prices;
 use accounts::Accounts;
@@ -76,6 +79,8 @@ pub struct State {
     pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// Spans of requests.
+    pub traces: Traces,
     /// How calls to providers went.
     pub providers: Providers,
     /// Who used how much.
@@ -209,6 +214,7 @@ impl State {
             lanes: Lanes::default(),
             files: Files::default(),
             waiting,
+            traces: Traces::new(&config.telemetry, &metrics),
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),

@@ -142,6 +142,14 @@ impl Lane {
         &self.0.host
     }
 
+    /// Port.
+    pub fn port(&self) -> u16 {
+        match &self.0.address {
+            L4Address::Inet(address) => address.port(),
+            L4Address::Unix(_) => 0,
+        }
+    }
+
     /// The proxy that wants absolute targets, if there is one on the way.
     pub fn forward(&self) -> Option<&Forward> {
         self.0.forward.as_ref()

@@ -8,8 +8,8 @@
 )]
 
 mod accounts;
-mod api_call;
 mod alerts;
+mod api_call;
 mod architecture;
 mod beside;
 mod canary;
@@ -48,5 +48,6 @@ mod storm;
 mod streams;
 mod tls;
 mod torture;
+mod traces;
 mod usage;
 mod waiting;
