@@ -27,6 +27,7 @@ mod load;
 mod local_answers;
 mod management;
 mod media;
+mod parallel_calls;
 mod persistence;
 mod providers;
 mod reach;
