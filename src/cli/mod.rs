@@ -7,6 +7,7 @@
 mod check;
 mod doctor;
 mod explain;
+mod login;
 mod models;
 mod serve;
 mod translate;
@@ -27,6 +28,8 @@ struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     serve: ServeArgs,
+    #[command(flatten)]
+    login: login::LoginFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,13 +44,25 @@ enum Command {
     Models(ModelsArgs),
     /// Say who serves a model, and why each credential is in or out
     Explain(explain::ExplainArgs),
+    /// Log in to an account of a provider, and keep it in a file
+    Login(login::LoginArgs),
+    /// Accounts: `cliproxy auth login PROVIDER`
+    #[command(subcommand, hide = true)]
+    Auth(AuthCommand),
     /// Show what the proxy makes of a request or an answer, from standard input
     Translate(translate::Translate),
     /// Print the version
     Version,
 }
 
-#[derive(Args, Debug)]
+/// What relatives of this program call it.
+#[derive(Debug, Subcommand)]
+enum AuthCommand {
+    /// Log in to an account of a provider
+    Login(login::LoginArgs),
+}
+
+#[derive(Args, Clone, Debug)]
 struct ConfigArgs {
     /// Configuration file [default: config.yaml in the working folder, where there is one]
     #[arg(long, short, value_name = "FILE", global = true)]
@@ -91,6 +106,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let (None, Some(login)) = (&cli.command, cli.login.meant(&cli.serve.config)) {
+        return login::run(&login);
+    }
     match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
@@ -98,6 +116,7 @@ pub fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Login(args) | Command::Auth(AuthCommand::Login(args))) => login::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
         Some(Command::Version) => {
             say(&format!("cliproxy {}\n", version()));

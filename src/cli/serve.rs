@@ -174,10 +174,13 @@ fn start(loaded: Loaded, port: Option<u16>, upgrade: bool) -> Result<(), String>
     let reload = file.map(|watched| {
         atomic::sweep(&accounts::folder(&state.snapshot.load().config.auth.auth_dir));
         state.keep_in(&reload::beside(watched.file(), "state"));
+        state.write_requests();
         reload::watch(watched, &state)
     });
     let setting = Setting { version: version(), reload, file: place };
-    server::run(process, &state, plan, demo, setting).map_err(|e| e.to_string())
+    let ended = server::run(process, &state, plan, demo, setting).map_err(|e| e.to_string());
+    state.flush_requests();
+    ended
 }
 
 fn base_url(plan: &Plan, tls: bool) -> String {

@@ -5,6 +5,7 @@
 //! left out, each with a warning. May go wrong: settings that contradict each other, such as TLS without a
 //! certificate.
 
+mod alerts;
 mod entries;
 mod models;
 mod old;
@@ -25,6 +26,7 @@ pub(crate) fn check(config: &mut Config, report: &mut Report<'_, '_>) {
     entries::check(&mut config.providers, report);
     models::check(&mut config.models, report);
     payload::check(&mut config.payload, report);
+    alerts::check(&mut config.alerts, report);
 }
 
 /// Warns of a proxy that cannot be used.

@@ -9,12 +9,13 @@
 use crate::auth::OldAuth;
 use crate::tree::joined;
 use crate::{
-    AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey, Config, ErrorRule,
-    EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen, Listeners, Logging,
-    Management, Metrics, ModelEntry, ModelOverride, Models, Networks, OauthAlias, OpenaiCompatibility,
-    OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting, QuotaExceeded, RawParams, Routing,
-    Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming, ThinkingBounds, ThinkingRules,
-    Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight, Xai,
+    AlertRule, Alerts, AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey,
+    Config, ErrorRule, EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen,
+    Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, Models, Networks, NotifyTarget,
+    OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting,
+    QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming,
+    ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight,
+    Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +56,8 @@ impl ChangeSet {
 /// What has to be done to get from `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     let mut set = ChangeSet::default();
-    let Config { server, auth, providers, models, payload, routing, streaming, logging, management } = new;
+    let Config { server, auth, providers, models, payload, routing, streaming, logging, management, alerts } =
+        new;
     old.server.compare(server, "", &mut set);
     old.auth.compare(auth, "", &mut set);
     old.providers.compare(providers, "", &mut set);
@@ -65,6 +67,7 @@ pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     old.streaming.compare(streaming, "", &mut set);
     old.logging.compare(logging, "", &mut set);
     old.management.compare(management, "remote-management", &mut set);
+    old.alerts.compare(alerts, "alerts", &mut set);
     set
 }
 
@@ -132,6 +135,8 @@ leaves!(
     OauthAlias,
     ModelOverride,
     Expiry,
+    AlertRule,
+    NotifyTarget,
 );
 
 impl<T: Compare> Compare for Option<T> {}
@@ -247,6 +252,7 @@ structs! {
         commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds,
     }
     Management { allow_remote, secret_key, disable_control_panel }
+    Alerts { enabled, rules, notify }
 }
 
 #[cfg(test)]

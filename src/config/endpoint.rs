@@ -17,30 +17,7 @@ pub struct BaseUrl {
 impl BaseUrl {
     /// Reads and checks `text`; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let text = text.trim();
-        // The URL standard drops line breaks, reads `\` as `/`, `http:x` and `http:///x` as `http://x`. Nobody
-        // means that.
-        let lower = text.to_ascii_lowercase();
-        let Some(rest) = lower.strip_prefix("http://").or_else(|| lower.strip_prefix("https://")) else {
-            return Err("it has to start with http:// or https://");
-        };
-        if rest.starts_with('/') {
-            return Err("it has no host");
-        }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
-            return Err("it holds white space, a control character or a backslash");
-        }
-        let url = Url::parse(text).map_err(|error| match error {
-            url::ParseError::EmptyHost => "it has no host",
-            url::ParseError::InvalidPort => "its port is not a number from 0 to 65535",
-            _ => "it is not a URL",
-        })?;
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err("it has no host");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("it holds a user name or password; put the key into api-key or headers");
-        }
+        let url = absolute(text)?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err("it has a query (?) or a fragment (#)");
         }
@@ -56,6 +33,35 @@ impl BaseUrl {
     pub fn url(&self) -> &Url {
         &self.url
     }
+}
+
+/// An http or https URL with a host and without a user.
+pub(crate) fn absolute(text: &str) -> Result<Url, &'static str> {
+    let text = text.trim();
+    // The URL standard drops line breaks, reads `\` as `/`, `http:x` and `http:///x` as `http://x`. Nobody
+    // means that.
+    let lower = text.to_ascii_lowercase();
+    let Some(rest) = lower.strip_prefix("http://").or_else(|| lower.strip_prefix("https://")) else {
+        return Err("it has to start with http:// or https://");
+    };
+    if rest.starts_with('/') {
+        return Err("it has no host");
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err("it holds white space, a control character or a backslash");
+    }
+    let url = Url::parse(text).map_err(|error| match error {
+        url::ParseError::EmptyHost => "it has no host",
+        url::ParseError::InvalidPort => "its port is not a number from 0 to 65535",
+        _ => "it is not a URL",
+    })?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("it has no host");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user name or password; put the key into api-key or headers");
+    }
+    Ok(url)
 }
 
 impl fmt::Display for BaseUrl {

@@ -27,6 +27,7 @@
 //! | `streaming.rs` | answers under way |
 //! | `logging.rs` | logs and usage records |
 //! | `management.rs` | management interface |
+//! | `alerts.rs` | what is watched, and who is told |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
 //! | `load.rs` | bytes → configuration: the steps below in order |
 //! | `parse.rs`, `tree.rs` | YAML → a tree that knows positions |
@@ -35,10 +36,11 @@
 //! | `check.rs`, `check/` | rules over several keys; what is incomplete is left out |
 //! | `report.rs`, `notice.rs` | what was found |
 //! | `diff.rs` | old and new → what changed, and what needs a restart |
-//! | `redact.rs` | what may be shown |
+//! | `redact.rs`, `secrets.rs` | what may be shown, and what may not |
 //! | `edit.rs` | changes to the text that keep its comments |
 
 mod account;
+mod alerts;
 mod amp;
 mod auth;
 mod block;
@@ -64,6 +66,7 @@ mod redact;
 mod report;
 mod routing;
 mod secret;
+mod secrets;
 mod server;
 mod span;
 mod streaming;
@@ -71,6 +74,10 @@ mod tree;
 mod unknown;
 
 pub use account::{Account, AccountSettings, Grant, MAX_ACCOUNT_BYTES, Moment, read_account, read_key_file};
+pub use alerts::{
+    ALERT_RULES, AlertMetric, AlertRule, AlertScope, AlertSeverity, Alerts, CommandLine, NotifyTarget,
+    ServiceUrl, Threshold, WebhookUrl,
+};
 pub use amp::{AmpKey, AmpMapping, Ampcode};
 pub use auth::{Auth, TEMPLATE_KEYS};
 pub use block::Block;
@@ -103,7 +110,8 @@ pub use streaming::{EventStreams, Streaming};
 
 use serde::Serialize;
 
-/// The whole file. Most sections are keys of its top level; `payload` and `management` are blocks of it.
+/// The whole file. Most sections are keys of its top level; `payload`, `management` and `alerts` are blocks of
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// Where clients come in.
@@ -132,6 +140,8 @@ pub struct Config {
     /// `remote-management`.
     #[serde(rename = "remote-management")]
     pub management: Management,
+    /// What is watched, and who is told.
+    pub alerts: Alerts,
 }
 
 impl Config {

@@ -43,6 +43,7 @@ pub fn load(bytes: &[u8]) -> Result<Loaded, Broken> {
         streaming: sections.read(None),
         logging: sections.read(None),
         management: sections.read(Some("remote-management")),
+        alerts: sections.read(Some("alerts")),
     };
     let (strange, top) = (sections.unknown, sections.top);
     unknown::report(&tree, strange, &top, &mut found);

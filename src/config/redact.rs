@@ -26,7 +26,10 @@ mod tests {
         \x20   headers: {Authorization: Bearer CANARY-header-0123456789, X-Copy: $X-From}\n\
         groq: [{api-key: CANARY-groq-key-0123456789, proxy-url: 'h:1:u:CANARY-pw'}]\n\
         openai-compatibility: [{name: a, base-url: 'http://h', models: [{name: m}], \
-          api-key-entries: [{api-key: CANARY-compat-key-0123456789}]}]\n";
+          api-key-entries: [{api-key: CANARY-compat-key-0123456789}]}]\n\
+        alerts: {notify: [{webhook: 'https://h/CANARY-path?sig=CANARY-query', secret: CANARY-hmac, \
+          headers: {Authorization: CANARY-header}, proxy-url: 'http://CANARY-user:CANARY-pw@h:1'}, \
+          {command: [x, CANARY-argument]}, {apprise: 'mailto://CANARY:0123456789@h'}]}\n";
 
     #[test]
     fn p53_no_secret_is_shown_anywhere() {
@@ -47,6 +50,27 @@ mod tests {
         let HeaderValue::Literal(token) = &entry.headers.0["Authorization"] else { panic!() };
         assert!(token.expose_secret().starts_with("Bearer "));
         assert_eq!(shown.matches("$X-From").count(), 1);
+    }
+
+    #[test]
+    fn p53_all_of_them_can_be_looked_for() {
+        let config = load(TEXT.as_bytes()).unwrap().config;
+        let found: Vec<&str> = config.secrets().iter().map(|secret| secret.expose_secret()).collect();
+        let marked = TEXT.split("CANARY-").skip(1).map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len());
+            &rest[..end]
+        });
+        // The two passwords of settings that are no proxy are in no configuration.
+        for canary in marked.filter(|canary| *canary != "pw") {
+            assert!(found.iter().any(|secret| secret.contains(canary)), "{canary}");
+        }
+        let account = br#"{"type":"claude","access_token":"CANARY-a","refresh_token":"CANARY-r",
+            "headers":{"X":"CANARY-h"},"proxy_url":"http://u:CANARY-p@h:1","client_secret":"CANARY-c"}"#;
+        let account = crate::read_account("a.json", account).unwrap();
+        let found: Vec<&str> = account.secrets().iter().map(|secret| secret.expose_secret()).collect();
+        for canary in ["CANARY-a", "CANARY-r", "CANARY-h", "CANARY-p", "CANARY-c"] {
+            assert!(found.contains(&canary), "{canary}: {found:?}");
+        }
     }
 
     #[test]

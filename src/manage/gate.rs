@@ -9,7 +9,7 @@
 use super::answer::Refusal;
 use super::lockout::Lockout;
 use super::secret::{Look, Secrets, matches};
-use super::{App, Manage, beside, mark};
+use super::{App, Manage, beside, logins, mark};
 use crate::state::keys::{Admission, ClientKeys};
 use crate::state::sidecar::Peer;
 use axum::extract::{Request, State};
@@ -52,7 +52,8 @@ pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -
     // Without an address nobody is local.
     let unknown = Peer(Some(std::net::Ipv4Addr::UNSPECIFIED.into()));
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(unknown);
-    let mut response = match check(&app, peer, request.headers()).await {
+    let open = request.uri().path() == logins::OPEN;
+    let mut response = match check(&app, peer, request.headers(), open).await {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.response(),
     };
@@ -60,7 +61,8 @@ pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -
     response
 }
 
-async fn check(app: &Manage, peer: Peer, headers: &HeaderMap) -> Result<(), Refusal> {
+/// `open`: the request brings a permission of its own in place of the secret.
+async fn check(app: &Manage, peer: Peer, headers: &HeaderMap, open: bool) -> Result<(), Refusal> {
     let snapshot = app.state.snapshot.load_full();
     let (gate, management) = (&app.gate, &snapshot.config.management);
     let forbidden = |reason: &str| Refusal::new(StatusCode::FORBIDDEN, reason);
@@ -73,6 +75,9 @@ async fn check(app: &Manage, peer: Peer, headers: &HeaderMap) -> Result<(), Refu
     }
     if is_foreign(headers) {
         return Err(forbidden("a page of another origin must not manage"));
+    }
+    if open {
+        return Ok(());
     }
     let unauthorized = |reason: &str| Refusal::new(StatusCode::UNAUTHORIZED, reason);
     let Some(shown) = shown(headers) else { return Err(unauthorized("missing management key")) };

@@ -1,6 +1,6 @@
 //! The management sidecar: what operators and dashboards ask and change while traffic runs.
 //!
-//! Enters: requests for `/v0/management/*` and `/v1/metrics/providers`, handed over by the data path through
+//! Enters: requests for `/v0/management/*`, `/v1/metrics/providers` and the callbacks of logins, handed over by the data path through
 //! [`crate::state::sidecar`]. Leaves: JSON, the files themselves on the download routes, changed files. May go
 //! wrong: every refusal is JSON, `{"error": …}`; with more than [`IN_FLIGHT`] requests at once the rest get
 //! 503. Runs on a thread of its own; what waits for files or bcrypt runs on blocking threads beside it.
@@ -14,7 +14,10 @@
 //! | `document.rs` | the configuration as a whole |
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
 //! | `providers.rs` | providers: metrics and abilities |
+//! | `logins.rs` | logins to accounts |
 //! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
+//! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
 mod alerts;
 mod answer;
@@ -22,16 +25,20 @@ mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
+mod body_capture;
 mod document;
 mod file_name;
 mod gate;
 mod kiro;
 mod lists;
 mod lockout;
+mod logins;
 mod logs;
 mod mask;
+mod notify;
 mod providers;
 mod quota;
+mod request_logs;
 mod routing;
 mod secret;
 mod settings;
@@ -57,6 +64,7 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 /// Requests that are answered at once, live tails included.
@@ -77,6 +85,7 @@ pub(crate) struct Manage {
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
+    notifier: notify::Notifier,
     version: &'static str,
 }
 
@@ -108,6 +117,7 @@ impl Sidecar {
 impl Manage {
     fn new(state: Arc<State>, version: &'static str, password: &str) -> Self {
         Self {
+            notifier: notify::Notifier::new(&state),
             state,
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
@@ -126,6 +136,11 @@ impl BackgroundService for Sidecar {
         let router = router(&self.app);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut look = tokio::time::interval(LOOK);
+        // Ends with this.
+        let mut worker = JoinSet::new();
+        if let Some(work) = self.app.notifier.worker(&self.app) {
+            worker.spawn(work);
+        }
         loop {
             tokio::select! {
                 hop = hops.recv() => {
@@ -188,14 +203,14 @@ fn router(app: &App) -> Router {
     for (path, methods) in all_routes() {
         inner = inner.route(&format!("{ROOT}/{path}"), methods);
     }
-    inner
+    let inner = inner
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         // The data path bounds bodies before they come here.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(app), gate::gate))
-        .route("/v1/metrics/providers", get(providers::metrics))
-        .with_state(Arc::clone(app))
+        .route("/v1/metrics/providers", get(providers::metrics));
+    logins::pages(inner).with_state(Arc::clone(app))
 }
 
 /// Routes of a file: paths below [`ROOT`].
@@ -211,7 +226,10 @@ fn all_routes() -> Routes {
         .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
+        .chain(logins::routes())
         .chain(logs::routes())
+        .chain(request_logs::routes())
+        .chain(body_capture::routes())
         .chain(usage::routes())
         .chain(alerts::routes())
         .collect()

@@ -61,7 +61,9 @@ async fn the_document_and_the_routes_are_the_same() {
     let told: BTreeSet<String> =
         document().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(ROOT)).collect();
     assert_eq!(built, told);
-    let app = app("api-keys: [k]\nauth-dir: ''\n", PASSWORD);
+    // Nobody is there: logins ask no provider.
+    let nowhere = "oauth-upstream: {kimi: 'http://127.0.0.1:9', qwen: 'http://127.0.0.1:9', xai: 'http://127.0.0.1:9', kiro: 'http://127.0.0.1:9', github-copilot: 'http://127.0.0.1:9'}\n";
+    let app = app(&format!("api-keys: [k]\nauth-dir: ''\n{nowhere}"), PASSWORD);
     for (path, methods) in document() {
         for method in ["get", "put", "post", "patch", "delete"] {
             let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
@@ -86,6 +88,11 @@ async fn p57_without_a_secret_there_is_nothing_and_without_its_showing_nobody_co
         for method in methods {
             let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             assert_eq!(asked(&off, verb.clone(), &path, "any", "").await.0, StatusCode::NOT_FOUND, "{path}");
+            if path == logins::OPEN {
+                let (status, text) = asked(&on, verb.clone(), &path, "", "{}").await;
+                assert_eq!(status, StatusCode::BAD_REQUEST, "the state is missing: {text}");
+                continue;
+            }
             for key in ["", "k", "wrong"] {
                 let (status, _) = asked(&on, verb.clone(), &path, key, "").await;
                 assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path} {key}");
@@ -158,7 +165,8 @@ fn canaries(folder: &std::path::Path) -> String {
          codex-api-key: [{{api-key: canary-codex, base-url: 'http://h'}}]\n\
          groq: [{{api-key: canary-groq}}]\n\
          openai-compatibility: [{{name: up, base-url: 'http://h', api-key-entries: [{{api-key: canary-up}}], models: [{{name: m}}]}}]\n\
-         ampcode: {{upstream-api-key: canary-amp, upstream-api-keys: [{{upstream-api-key: canary-amp2, api-keys: [canary-amp3]}}]}}\n",
+         ampcode: {{upstream-api-key: canary-amp, upstream-api-keys: [{{upstream-api-key: canary-amp2, api-keys: [canary-amp3]}}]}}\n\
+         alerts: {{notify: [{{webhook: 'http://127.0.0.1:9/canary-path?sig=canary-sig', secret: canary-hmac, headers: {{A: canary-header}}, proxy-url: 'http://u:canary-px@h:1'}}, {{command: [/nowhere/program, canary-argument]}}, {{apprise: 'mailto://u:canary-service@h'}}]}}\n",
         auths.display()
     )
 }
@@ -170,9 +178,11 @@ async fn p53_no_route_but_the_files_themselves_shows_a_secret() {
     let app = app(&text, PASSWORD);
     for (path, methods) in document() {
         let is_file = ["config.yaml", "auth-files/download"].iter().any(|file| path.ends_with(file));
-        // It would ask Amazon.
-        let asks = path.ends_with("kiro-quota") || path.ends_with("/refresh");
-        if is_file || asks {
+        // It would ask Amazon, or another provider.
+        let asks = ["kiro-quota", "/refresh", "-auth-url"].iter().any(|asks| path.ends_with(asks));
+        // It waits for the sidecar's worker; what it would send is looked at below.
+        let sends = path.ends_with("alerts/test");
+        if is_file || asks || sends {
             continue;
         }
         for method in methods {
@@ -187,6 +197,9 @@ async fn p53_no_route_but_the_files_themselves_shows_a_secret() {
             }
         }
     }
+    let dry = r#"{"dry_run":true}"#;
+    let (status, dry) = asked(&app, Method::POST, "/v0/management/alerts/test", PASSWORD, dry).await;
+    assert!(status.is_success() && dry.contains("/nowhere/program") && !dry.contains("canary-"), "{dry}");
     let (status, file) = asked(&app, Method::GET, "/v0/management/config.yaml", PASSWORD, "").await;
     assert!(status.is_success() && file.contains("canary-claude"), "the file is the operator's own");
 }

@@ -48,9 +48,13 @@ pub struct Metrics {
     pub connections_reused: IntCounter,
     /// Handlers that panicked.
     pub panics: IntCounter,
+    /// Logs of single requests that were not written.
+    pub request_logs_dropped: IntCounter,
     /// Requests that wait for somebody to serve them.
     pub waits: Waits,
     key_refusals: IntCounterVec,
+    /// Notifications of alerts.
+    pub notifications: IntCounterVec,
 }
 
 /// Metrics of the waiting room.
@@ -166,11 +170,13 @@ impl Metrics {
                 "Upstream connections used again.",
             )?,
             store_writes: counters("store_writes_total", "Batches of what was learnt.", &["outcome"])?,
+            request_logs_dropped: counter("request_logs_dropped_total", "Request logs not written.")?,
             panics: counter("panics_total", "Handlers that panicked; each cost one request.")?,
             connections: gauge("open_connections", "Connections of clients that are open.")?,
             in_flight: gauge("in_flight_requests", "Requests that are being served.")?,
             waits: Waits::new(&registry)?,
             key_refusals: key_refusals(&registry)?,
+            notifications: notifications(&registry)?,
             registry,
         })
     }
@@ -248,6 +254,11 @@ impl Metrics {
 fn key_refusals(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let help = "Requests that their client key does not allow.";
     counters(registry, "client_key_refusals_total", help, &["reason"])
+}
+
+fn notifications(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Notifications of alerts, by what became of them.";
+    counters(registry, "alert_notifications_total", help, &["outcome"])
 }
 
 fn thinking_mismatch(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {

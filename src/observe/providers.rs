@@ -4,14 +4,18 @@
 //! Nothing may go wrong: memory is bounded by the names of the configuration, by an hour of slots each, and
 //! by one more name for what is beyond.
 //!
+//! Of the process before only reasoning by the hour is taken over, so that a restart does not end the
+//! comparison with the day before.
+//!
 //! A call is an attempt at an upstream: a request that was served by the second provider counts with both,
 //! one that was refused before any upstream counts with none.
 
 mod cell;
 pub mod report;
 
-use crate::observe::alerts::{Figures, Subject};
+use crate::observe::alerts::Figures;
 use cell::Cell;
+use config::AlertScope as Scope;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -62,6 +66,8 @@ type Name = (Arc<str>, Arc<str>);
 #[derive(Debug, Default)]
 pub struct Providers {
     cells: RwLock<HashMap<Name, Arc<Mutex<Cell>>>>,
+    /// Reasoning of hours that were counted before this process, by the hour.
+    past: RwLock<HashMap<Name, Vec<(u64, Span)>>>,
 }
 
 impl Providers {
@@ -99,15 +105,28 @@ impl Providers {
         told.collect()
     }
 
+    /// Takes over what a process before this one counted in an hour (hours since 1970).
+    pub fn recall(&self, provider: &Arc<str>, model: &Arc<str>, hour: u64, reasoning: Span) {
+        let mut past = self.past.write();
+        let name = (Arc::clone(provider), Arc::clone(model));
+        if past.len() < MOST || past.contains_key(&name) {
+            past.entry(name).or_default().push((hour, reasoning));
+        }
+    }
+
     /// What alerts about providers or models are judged by.
-    pub fn figures(&self, subject: Subject, window_s: u64, now_s: u64) -> BTreeMap<Arc<str>, Figures> {
+    pub fn figures(&self, scope: Scope, window_s: u64, now_s: u64) -> BTreeMap<Arc<str>, Figures> {
+        let past = self.past.read();
+        let hours = cell::hours(now_s, DAY_S);
         let mut all: BTreeMap<Arc<str>, (Window, Span)> = BTreeMap::new();
-        for ((provider, model), cell) in self.cells.read().iter() {
-            let name = if subject == Subject::Providers { provider } else { model };
+        for (key, cell) in self.cells.read().iter() {
+            let name = if scope == Scope::Providers { &key.0 } else { &key.1 };
             let cell = cell.lock();
             let (window, before) = all.entry(Arc::clone(name)).or_default();
             window.add(&cell.window(window_s, now_s));
             before.add(&cell.day(now_s, DAY_S));
+            let known = past.get(key).map(Vec::as_slice).unwrap_or_default();
+            known.iter().filter(|(hour, _)| hours.contains(hour)).for_each(|(_, span)| before.add(span));
         }
         all.into_iter().map(|(name, (window, before))| (name, figures(&window, before))).collect()
     }
@@ -124,8 +143,8 @@ fn figures(window: &Window, before: Span) -> Figures {
         refused: count(|status| matches!(status, 400 | 403 | 404)),
         empty: window.empty,
         thinking_mismatch: window.thinking_mismatch,
-        reasoning: window.span.mean(),
-        reasoning_before: before.mean(),
+        reasoning: window.span,
+        reasoning_before: before,
         ..Figures::default()
     }
 }
@@ -187,10 +206,25 @@ mod tests {
         for (model, status) in [("a", 429), ("a", 200), ("b", 503), ("b", 404)] {
             providers.call(&call(&p, &model.into(), status), 50);
         }
-        let by_provider = providers.figures(Subject::Providers, 600, 60);
+        let by_provider = providers.figures(Scope::Providers, 600, 60);
         let seen = &by_provider["p"];
         assert_eq!((seen.requests, seen.rate_limited, seen.errors, seen.refused), (4, 1, 1, 1));
-        assert_eq!(providers.figures(Subject::Models, 600, 60)["b"].requests, 2);
+        assert_eq!(providers.figures(Scope::Models, 600, 60)["b"].requests, 2);
+    }
+
+    #[test]
+    fn row_118_reasoning_is_compared_with_the_day_before_over_a_restart() {
+        let providers = Providers::default();
+        let (p, m): Name = ("p".into(), "m".into());
+        let now_s = 100 * 3600 + 60;
+        for (hour, tokens) in [(100, 1), (99, 500), (80, 300), (76, 200), (75, 7)] {
+            providers.recall(&p, &m, hour, Span::new(tokens, 10));
+        }
+        assert!(providers.accounts(600, now_s).is_empty(), "who was called before is not shown");
+        let usage = Usage { output: Some(50), reasoning: Some(40), ..Usage::default() };
+        providers.call(&Call { usage: Some(&usage), ..call(&p, &m, 200) }, now_s);
+        let seen = providers.figures(Scope::Models, 600, now_s)["m"];
+        assert_eq!((seen.reasoning, seen.reasoning_before), (Span::new(40, 1), Span::new(1000, 30)));
     }
 
     #[test]

@@ -33,6 +33,7 @@
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
 //! | `report.rs` | takes an end down; another round |
 //! | `learnt.rs` | what outlives the process |
+//! | `login.rs` | how somebody logs in to an account |
 //! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
 //! | `standing.rs`, `listing.rs`, `explain.rs` | lists and explanations |
 //! | `invariants.rs` | what is always true |
@@ -62,6 +63,7 @@ mod judge;
 mod learnt;
 mod listing;
 mod load;
+pub mod login;
 mod mapping;
 mod model;
 mod nearest;

@@ -10,9 +10,9 @@
 //! for their command lines; client secrets come from the operator.
 
 mod copilot;
-mod file;
-mod kiro;
-mod oauth2;
+pub(crate) mod file;
+pub(crate) mod kiro;
+pub(crate) mod oauth2;
 mod vertex;
 
 use std::fmt;
@@ -184,13 +184,15 @@ impl TokenRequest {
         Self { method: "POST", url, headers, body: SecretString::from(body) }
     }
 
-    fn json(url: String, members: &[(&str, &str)]) -> Self {
+    /// A POST of a JSON object.
+    pub(crate) fn json(url: String, members: &[(&str, &str)]) -> Self {
         let mut out = Vec::new();
         wire::json::object(&mut out, |o| members.iter().for_each(|(key, value)| o.str(key, value)));
         Self::post(url, "application/json", String::from_utf8(out).unwrap_or_default())
     }
 
-    fn form(url: String, members: &[(&str, &str)]) -> Self {
+    /// A POST of a form.
+    pub(crate) fn form(url: String, members: &[(&str, &str)]) -> Self {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         Self::post(url, "application/x-www-form-urlencoded", body)
     }
@@ -203,7 +205,12 @@ pub fn request(account: &Account, with: &With<'_>) -> Result<TokenRequest, Strin
 
 /// The address of `usual` on the host that stands for all of the provider's.
 fn endpoint(usual: &str, with: &With<'_>) -> String {
-    let Some(base) = with.base else { return usual.to_owned() };
+    rerooted(usual, with.base)
+}
+
+/// The path of `usual` on the host of `base`, where there is one.
+pub(crate) fn rerooted(usual: &str, base: Option<&url::Url>) -> String {
+    let Some(base) = base else { return usual.to_owned() };
     let path = url::Url::parse(usual).map(|url| url.path().to_owned()).unwrap_or_default();
     format!("{}{path}", base.origin().ascii_serialization())
 }

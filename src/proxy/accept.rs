@@ -6,6 +6,7 @@
 
 use super::Edge;
 use super::aside;
+use super::capture;
 use super::client::Client;
 use super::endpoint::Endpoint;
 use super::error::{ProxyError, answer_error};
@@ -109,6 +110,7 @@ impl Edge {
         record.begin(&self.state);
         let result = self.answer(session, &mut record).await;
         record.finish(&self.state);
+        capture::write_down(&mut record, &self.state, session);
         if result.is_err() {
             session.set_keepalive(None);
         }

@@ -25,8 +25,14 @@ const MOST: usize = 8 << 20;
 
 /// Paths of the sidecar, as they are written: whoever spells them otherwise means something else.
 pub(super) fn is_aside(path: &str) -> bool {
-    path == "/v0/management" || path.starts_with("/v0/management/") || path == METRICS
+    path == "/v0/management"
+        || path.starts_with("/v0/management/")
+        || path == METRICS
+        || CALLBACKS.contains(&path)
 }
+
+/// Where the pages of providers send browsers back to. They need no key: a state is the permission.
+const CALLBACKS: [&str; 3] = ["/anthropic/callback", "/antigravity/callback", "/codex/callback"];
 
 /// The one path that is open to everybody.
 const METRICS: &str = "/v1/metrics/providers";
@@ -141,7 +147,13 @@ mod tests {
 
     #[test]
     fn p28_only_the_path_as_it_is_written_leads_there() {
-        for yes in ["/v0/management", "/v0/management/config", "/v0/management/..;/x", "/v0/management//"] {
+        for yes in [
+            "/v0/management",
+            "/v0/management/config",
+            "/v0/management/..;/x",
+            "/v0/management//",
+            "/codex/callback",
+        ] {
             assert!(is_aside(yes), "{yes}");
         }
         for no in [
@@ -154,6 +166,9 @@ mod tests {
             "/v0/./management",
             "/v1/metrics/providers/",
             "/v0\\management\\config",
+            "/codex/callback/",
+            "/kimi/callback",
+            "//codex/callback",
         ] {
             assert!(!is_aside(no), "{no}");
         }

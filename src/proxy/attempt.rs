@@ -72,6 +72,7 @@ impl Exchange<'_, '_> {
         let (opened, lane, plan) = match opened {
             Ok(opened) => opened,
             Err(missed) => {
+                self.record.capture.missed(self.state, pick.credential(), &missed);
                 let media =
                     prepared.as_ref().is_some_and(|made| made.plan.operation.is_beside_conversation());
                 return self.missed(pick, missed, media, &mut course.attempts);
@@ -87,6 +88,7 @@ impl Exchange<'_, '_> {
             passed: passed.as_ref(),
         };
         let timeouts = pick.credential().timeouts;
+        let tee = self.record.capture.tee();
         let (state, record) = (self.state, &mut *self.record);
         let mut on_commit = || {
             // From here on nothing can be tried again: the bodies of a long stream must not stay in memory.
@@ -102,9 +104,11 @@ impl Exchange<'_, '_> {
         }
         let mut pump = Pump::new(self.client, &mut reply, pace, shape, &mut on_commit);
         pump.refuse_empty = refuse_empty;
+        pump.tee = tee;
         pump.headers.extend(course.header());
         let ended = move_answer(&mut pump, opened, state, &lane).await;
         let ended = ended.without(secrets(&pick, token.as_deref()));
+        self.record.capture.ended(&lane, pick.credential(), &ended);
         self.ended(pick, ended, &reply, plan.stream, &mut course.attempts)
     }
 
@@ -142,11 +146,14 @@ impl Exchange<'_, '_> {
         let first_byte = pace(&self.snapshot, credential.timeouts).first;
         let manner = Manner::of(made.plan.profile, &self.snapshot.config);
         let opened = forward(self.state, self.client, &lane, &header, &made.body, first_byte, manner).await;
+        let head = opened.as_ref().ok().and_then(|opened| opened.upstream.response_header());
+        self.record.capture.sent(self.state, (&lane, &header, &made.body), head);
         Ok((opened.map_err(|missed| missed.without(secrets(pick, token), made.plan.profile))?, lane))
     }
 
     /// An attempt for which there is no token.
     fn no_token(&mut self, pick: Pick, error: &NotRenewed, attempts: &mut Attempts) -> Attempt {
+        self.record.capture.unsent(pick.credential(), &error.to_string());
         let needs_login = matches!(error, NotRenewed::NeedsLogin(_));
         let verdict = self.report(pick, &Outcome::RefreshFailed { needs_login }, attempts);
         Attempt::Failed(verdict, Box::new(ProxyError::upstream(Failure::new(401, error.to_string()))))
@@ -173,7 +180,7 @@ impl Exchange<'_, '_> {
                 let status = without_rest(*status).unwrap_or(*status);
                 (Outcome::Status { status, body: &[], hint: None }, Some(error.as_ref().clone()))
             }
-            Missed::Status { status, body, hint, error } => {
+            Missed::Status { status, body, hint, error, .. } => {
                 (Outcome::Status { status: *status, body, hint: *hint }, Some(error.as_ref().clone()))
             }
         };

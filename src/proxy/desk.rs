@@ -100,7 +100,13 @@ impl Desk<'_> {
             let mut client = Client::Http(session);
             let manner = Manner::of(Profile::Gemini, &self.snapshot.config);
             let sent = forward(self.state, &mut client, &lane, &header, body, first_byte, manner);
-            let error = match Box::pin(sent).await {
+            let opened = Box::pin(sent).await;
+            let head = opened.as_ref().ok().and_then(|opened| opened.upstream.response_header());
+            record.capture.sent(self.state, (&lane, &header, body), head);
+            if let Err(missed) = &opened {
+                record.capture.missed(self.state, account, missed);
+            }
+            let error = match opened {
                 Ok(opened) => return Ok((account, opened.upstream, lane)),
                 Err(Missed::Gone(error)) => return Err(Lost::Gone(error)),
                 Err(Missed::Status { error, .. }) => *error,

@@ -157,6 +157,7 @@ pub(super) async fn answer_error(
     if let Some(partial) = &error.partial {
         record.facts.status = 200;
         let http11 = client.is_http11();
+        record.capture.answered(&partial.bytes);
         client.start(respond::stream_header(&record.facts.request_id, partial.array, http11)?).await?;
         return client.finish(partial.bytes.clone()).await;
     }
@@ -164,5 +165,7 @@ pub(super) async fn answer_error(
     if let Some(seconds) = error.failure.retry_after {
         header.insert_header(http::header::RETRY_AFTER, seconds)?;
     }
-    client.respond(header, error.body(protocol)).await
+    let body = error.body(protocol);
+    record.capture.refused(&body);
+    client.respond(header, body).await
 }

@@ -3,7 +3,6 @@
 //! Enters: an admitted request. Leaves: an answer, or an error in the client's format. May go wrong:
 //! everything that the stages name; the client leaving ends it without an answer.
 
-use super::allowance;
 use super::client::Client;
 use super::endpoint::Call;
 use super::error::{ProxyError, answer_error};
@@ -13,6 +12,7 @@ use super::retry::{Exchange, Question};
 use super::route::route;
 use super::select::Preference;
 use super::session::{Origin, conversation};
+use super::{allowance, capture};
 use crate::state::{Snapshot, State, seconds};
 use config::ImageGeneration;
 use http::HeaderMap;
@@ -75,6 +75,7 @@ pub(super) async fn answer(
     record: &mut Record,
 ) -> std::result::Result<Result<()>, ProxyError> {
     parsed.head.model.clone_into(&mut record.facts.model);
+    capture::bodies(record, state, snapshot, &parsed.body);
     let holder = record.holder.as_ref();
     let route = route(state, snapshot, &parsed.head.model, holder)?;
     let route = allowance::check_model(holder, route, state)?;

@@ -13,6 +13,7 @@ use crate::upstream::echo;
 use crate::upstream::peer::Lane;
 use bytes::Bytes;
 use config::Config;
+use http::HeaderMap;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession as Upstream;
 use pingora::{BError, ErrorType};
@@ -55,6 +56,8 @@ pub(super) enum Missed {
     Status {
         /// Its status.
         status: u16,
+        /// Its headers.
+        headers: Box<HeaderMap>,
         /// The start of its body.
         body: Bytes,
         /// How long to wait, as far as it said.
@@ -74,11 +77,11 @@ impl Missed {
     /// Without the secrets that an upstream may have repeated.
     pub(super) fn without<'s>(self, secrets: impl Iterator<Item = &'s str>, profile: Profile) -> Self {
         match self {
-            Self::Status { status, body, hint, error } => {
+            Self::Status { status, headers, body, hint, error } => {
                 let hidden = echo::hide(body.clone(), secrets);
                 let same = hidden.len() == body.len() && hidden.as_ptr() == body.as_ptr();
                 let error = if same { error } else { Box::new(status_error(status, &hidden, hint, profile)) };
-                Self::Status { status, body: hidden, hint, error }
+                Self::Status { status, headers, body: hidden, hint, error }
             }
             other => other,
         }
@@ -223,7 +226,8 @@ async fn judge(
         Err(Collected::Gone(error)) => return Err(Missed::Gone(error)),
     };
     let hint = pool::hints::hint(header, &body, state.now().wall_s);
-    Err(Missed::Status { status, hint, error: Box::new(status_error(status, &body, hint, profile)), body })
+    let error = Box::new(status_error(status, &body, hint, profile));
+    Err(Missed::Status { status, headers: Box::new(headers), body, hint, error })
 }
 
 /// What a client is told of an upstream's error.

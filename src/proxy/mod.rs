@@ -19,7 +19,7 @@
 //! `exchange.rs` runs stages 1 and 2 once, `retry.rs` runs 3 to 6 until an answer has begun, `attempt.rs`
 //! runs 5 and 6 with one credential, `fallback.rs` says for which model; `session.rs` tells conversations
 //! apart; `login.rs` renews a refused token before 5, `waiting.rs` waits where nobody can serve now.
-//! `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
+//! `capture.rs` is what goes into the file of a request; `client.rs` is whoever asked; `websocket.rs` and `sockets.rs` are
 //! the other kind of client. `files.rs`, `desk.rs` and `upload.rs` are Gemini's files, which belong to
 //! accounts and not to models. `models.rs` and `health.rs` are answered here; `aside.rs` hands to the
 //! management sidecar what it answers.
@@ -34,6 +34,7 @@ mod admit;
 mod allowance;
 mod aside;
 mod attempt;
+mod capture;
 pub mod client;
 pub mod connection;
 mod count;
@@ -106,6 +107,9 @@ impl Edge {
             Ok(admitted) => {
                 record.facts.client_key = admitted.key.map_or(0, |key| key + 1);
                 record.holder = admitted.holder;
+                if matches!(endpoint, Endpoint::Exchange(_) | Endpoint::Files(_)) {
+                    record.capture.begin(&self.state, &snapshot);
+                }
             }
             Err(error) => {
                 let protocol = endpoint.protocol();

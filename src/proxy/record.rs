@@ -3,6 +3,7 @@
 //! Enters: facts, from the stages as they come to know them. Leaves: one access line and the metrics. May
 //! go wrong: nothing.
 
+use super::capture::Capture;
 use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::providers::Call;
@@ -30,6 +31,8 @@ pub(super) struct Record {
     pub holder: Option<Arc<Holder>>,
     /// The WebSocket on which it came.
     pub socket: Option<String>,
+    /// What goes into its file.
+    pub capture: Capture,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -47,6 +50,7 @@ impl Default for Record {
             seed,
             holder: None,
             socket: None,
+            capture: Capture::default(),
             started: Instant::now(),
             first_byte: None,
             quiet: false,

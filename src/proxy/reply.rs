@@ -8,6 +8,7 @@
 //! Events are collected while more of them are there already and sent when the upstream would block: one
 //! write for a burst, no delay for a single event.
 
+use super::capture::Tee;
 use super::client::Client;
 use super::error::Partial;
 use super::respond;
@@ -112,6 +113,8 @@ pub(super) struct Pump<'p, 'c> {
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// An answer without content is not sent: something better can be tried.
     pub refuse_empty: bool,
+    /// What the answer goes to besides the client.
+    pub tee: Option<Tee>,
     committed: bool,
     /// Content has come: what waits may go out.
     good: bool,
@@ -154,6 +157,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             on_commit,
             headers: Vec::new(),
             refuse_empty: false,
+            tee: None,
             committed: false,
             good: false,
             started: now,
@@ -299,10 +303,19 @@ impl<'p, 'c> Pump<'p, 'c> {
             return Ok(());
         }
         self.commit().await?;
-        let bytes = self.reply.take();
+        let bytes = self.take();
         self.client.send(bytes).await?;
         self.last_write = Instant::now();
         Ok(())
+    }
+
+    /// What goes to the client now.
+    fn take(&mut self) -> Vec<u8> {
+        let bytes = self.reply.take();
+        if let Some(tee) = &self.tee {
+            tee.lock().push(&bytes);
+        }
+        bytes
     }
 
     async fn commit(&mut self) -> Result<()> {
@@ -330,7 +343,7 @@ impl<'p, 'c> Pump<'p, 'c> {
     async fn complete(&mut self) -> Result<()> {
         if self.shape.stream {
             self.commit().await?;
-            let bytes = self.reply.take();
+            let bytes = self.take();
             return self.client.finish(bytes).await;
         }
         self.committed = true;
@@ -339,7 +352,7 @@ impl<'p, 'c> Pump<'p, 'c> {
         for (name, value) in self.headers.drain(..) {
             header.insert_header(name, value)?;
         }
-        let body = self.reply.take();
+        let body = self.take();
         self.client.respond(header, body.into()).await
     }
 
@@ -356,7 +369,7 @@ impl<'p, 'c> Pump<'p, 'c> {
             return Ended::Severed(failure);
         }
         self.reply.fail(&failure);
-        let bytes = self.reply.take();
+        let bytes = self.take();
         match self.client.finish(bytes).await {
             Ok(()) => Ended::Broken(failure),
             Err(error) => Ended::Gone(error),

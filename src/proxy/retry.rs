@@ -260,6 +260,7 @@ impl Exchange<'_, '_> {
     async fn estimate(&mut self, parsed: &Parsed) -> Answered {
         let (header, body) = count::estimate(parsed, &self.record.facts.request_id)?;
         self.record.facts.status = 200;
+        self.record.capture.answered(&body);
         Ok(match header {
             Ok(header) => self.client.respond(header, body).await,
             Err(error) => Err(error),

@@ -11,7 +11,7 @@ use super::exchange::answer;
 use super::parse::of_body;
 use super::record::Record;
 use super::websocket::{Socket, handshake_key};
-use super::{admit, allowance};
+use super::{admit, allowance, capture};
 use crate::state::leave::Phase;
 use crate::state::{Snapshot, State};
 use http::HeaderMap;
@@ -94,6 +94,7 @@ async fn turn(
         conversation.answered(&event);
     }
     record.finish(state);
+    capture::write_down(&mut record, state, session);
     result
 }
 
@@ -117,6 +118,7 @@ async fn ask(
     let admitted = admit::by_key(session.req_header(), snapshot, state);
     let begun = admitted.and_then(|admitted| {
         record.holder = admitted.holder;
+        record.capture.begin(state, snapshot);
         allowance::begin(record, state)
     });
     let mut client = Client::Socket(session, socket);

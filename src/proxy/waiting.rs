@@ -221,6 +221,7 @@ impl Exchange<'_, '_> {
             Some(partial) => partial.bytes,
             None => error_event(&error.failure, voice, &self.record.seed, self.state.now().wall_s),
         };
+        self.record.capture.answered(&bytes);
         self.client.finish(bytes).await
     }
 }

@@ -80,6 +80,10 @@ impl Lanes {
             own => (own, "credential"),
         };
         let proxy = through(setting, place)?;
+        // A proxy that is asked for an address does not resolve it: it is judged here.
+        url.host_str()
+            .map_or(Ok(()), |host| self.resolver.judge(host))
+            .map_err(|e| NoLane::BaseUrl(e.to_string()))?;
         let connect = super::seconds(config.server.timeouts.connect_seconds);
         Lane::new(url, proxy, ConnectTimeouts { connect, write: WRITE }, &self.resolver)
             .map_err(|e| NoLane::BaseUrl(e.to_string()))

@@ -15,10 +15,14 @@ pub mod lanes;
 pub mod learnt;
 pub mod leave;
 pub mod load;
+pub mod login;
+pub mod logins;
+pub mod loopback;
 pub mod query;
 mod read;
 pub mod reload;
 pub mod renew;
+pub mod request_logs;
 pub mod sidecar;
 mod sign;
 pub mod store;
@@ -39,11 +43,13 @@ use keys::ClientKeys;
 use lanes::Lanes;
 use learnt::Keeper;
 use leave::Leave;
+use logins::Logins;
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pool::{CredentialSpec, Found, Loaded, Now, Pool, SharedModel};
 use renew::Renewals;
+use request_logs::RequestLogs;
 use sidecar::Sidecar;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -72,8 +78,12 @@ pub struct State {
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// What is written down of requests.
+    pub request_logs: RequestLogs,
     /// How far the process is with leaving.
     pub leave: Leave,
+    /// Logins under way.
+    pub logins: Logins,
     /// Where requests for the management sidecar go.
     pub sidecar: Sidecar,
     /// The text of the configuration.
@@ -182,7 +192,9 @@ impl State {
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            request_logs: RequestLogs::default(),
             leave: Leave::default(),
+            logins: Logins::default(),
             sidecar: Sidecar::default(),
             config_file: ConfigFile::default(),
             accounts: Mutex::new(Accounts::default()),

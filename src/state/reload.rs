@@ -139,14 +139,19 @@ pub(super) fn accounts_for(config: &Config, state: &State) -> Accounts {
     accounts::scan(&accounts::folder(folder))
 }
 
-/// How to log; files lie beside the configuration file unless it says where.
+/// How to log.
 pub fn logging(config: &Config, file: Option<&Path>) -> log::Settings {
     let logging = &config.logging;
-    let folder = logging.logging_to_file.then(|| match logging.log_dir.as_str() {
+    let folder = logging.logging_to_file.then(|| log_folder(config, file));
+    log::Settings { debug: logging.debug, folder, most: logging.logs_max_total_size_mb << 20 }
+}
+
+/// Where log files are; beside the configuration file unless it says where.
+pub fn log_folder(config: &Config, file: Option<&Path>) -> PathBuf {
+    match config.logging.log_dir.as_str() {
         "" => file.map_or_else(|| PathBuf::from("logs"), |file| beside(file, "logs")),
         named => accounts::folder(named),
-    });
-    log::Settings { debug: logging.debug, folder, most: logging.logs_max_total_size_mb << 20 }
+    }
 }
 
 /// The folder `name` beside the configuration file.

@@ -8,12 +8,24 @@ use super::renew::{Login, NotRenewed, Renewal};
 use super::{State, accounts, atomic, sign};
 use crate::upstream::echo;
 use crate::upstream::fetch::{self, Question};
-use config::{Account, Config};
+use config::{Account, Config, ProxySetting};
+use pingora::connectors::http::Connector;
 use pool::renewal::{self, Keeps, Renewed, TokenRequest, Tokens, With};
 use pool::{CredentialId, Token};
 use secrecy::SecretString;
 use std::sync::Arc;
 use url::Position;
+
+/// Why a provider gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unasked {
+    /// There was no connection, so that nothing was sent.
+    #[error("{0}")]
+    Unreachable(String),
+    /// All else.
+    #[error("{0}")]
+    Other(String),
+}
 
 /// A refusal, which may repeat what it refuses, and which is logged.
 fn without_secrets(refusal: Vec<u8>, account: &Account) -> Vec<u8> {
@@ -46,30 +58,41 @@ impl State {
     async fn ask(&self, account: &Account) -> Result<(u16, Vec<u8>), NotRenewed> {
         let snapshot = self.snapshot.load_full();
         let request = self.token_request(account, &snapshot.config).map_err(NotRenewed::Later)?;
+        let asked = self.ask_provider(&self.connector, &request, &account.settings.proxy_url).await;
+        asked.map_err(|unasked| match unasked {
+            Unasked::Unreachable(problem) => NotRenewed::Unreachable(problem),
+            Unasked::Other(problem) => NotRenewed::Later(problem),
+        })
+    }
+
+    /// Asks a host of a provider, through the proxy that `setting` means.
+    pub(super) async fn ask_provider(
+        &self,
+        connector: &Connector,
+        request: &TokenRequest,
+        setting: &ProxySetting,
+    ) -> Result<(u16, Vec<u8>), Unasked> {
+        let snapshot = self.snapshot.load_full();
         let url = url::Url::parse(&request.url);
-        let url = url.map_err(|e| NotRenewed::Later(format!("{}: {e}", request.url)))?;
-        let lane = self.lanes.to(&url, &account.settings.proxy_url, &snapshot.config);
-        let lane = lane.map_err(|e| NotRenewed::Later(e.to_string()))?;
+        let url = url.map_err(|e| Unasked::Other(format!("{}: {e}", request.url)))?;
+        let lane = self.lanes.to(&url, setting, &snapshot.config);
+        let lane = lane.map_err(|e| Unasked::Other(e.to_string()))?;
         let question = Question {
             method: request.method,
             target: &url[Position::BeforePath..Position::AfterQuery],
             headers: &request.headers,
             body: &request.body,
         };
-        let asked = fetch::ask(&self.connector, &lane, &question).await;
-        asked.map_err(|e| {
-            let problem = format!("{}: {}", lane.authority(), e.etype().as_str());
-            if fetch::is_unreached(&e) {
-                NotRenewed::Unreachable(problem)
-            } else {
-                NotRenewed::Later(problem)
-            }
+        let asked = Box::pin(fetch::ask(connector, &lane, &question)).await;
+        asked.map_err(|error| {
+            // The error names the proxy where one is on the way, never its password.
+            let problem = format!("{}: {}", lane.authority(), error.to_string().trim());
+            if fetch::is_unreached(&error) { Unasked::Unreachable(problem) } else { Unasked::Other(problem) }
         })
     }
 
     fn token_request(&self, account: &Account, config: &Config) -> Result<TokenRequest, String> {
-        let variable = renewal::client_secret_variable(&account.channel);
-        let secret = std::env::var(variable).or_else(|_| std::env::var("OAUTH_CLIENT_SECRET")).ok();
+        let secret = client_secret(&account.channel);
         let with = With {
             base: renewal::base(account, config),
             client_secret: secret.as_deref(),
@@ -128,4 +151,10 @@ impl State {
         let token = Token { secret: secret.clone(), end_s, base_url };
         self.pool.renew(&CredentialId::new(&account.file), token);
     }
+}
+
+/// The operator's client secret for a channel, where there is one.
+pub(super) fn client_secret(channel: &str) -> Option<String> {
+    let variable = renewal::client_secret_variable(channel);
+    std::env::var(variable).or_else(|_| std::env::var("OAUTH_CLIENT_SECRET")).ok()
 }

@@ -6,6 +6,7 @@
 
 use super::State;
 use super::store::{Row, Store, StoreError, Table};
+use crate::observe::providers::Span;
 use crate::observe::usage::query::{Group, Query};
 use crate::observe::usage::{Key, Sums};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Hours that are kept: half a year.
 const KEPT_HOURS: u32 = 24 * 183;
+/// Hours that alerts compare with.
+const BASELINE_HOURS: u32 = 24;
 
 /// What is known of the rows in the store.
 #[derive(Debug, Default)]
@@ -95,14 +98,21 @@ impl State {
     }
 
     /// Goes on with the rows of the hours that are in memory: this process counts on where another one ended.
+    /// Rows of the last day tell alerts how much models used to think.
     fn recall_usage(&self, store: &Store, hour: u32) -> Result<(), StoreError> {
         let first = self.usage.rows().iter().map(|(key, _)| key.hour).min().unwrap_or(hour).min(hour);
+        let yesterday = first.min(hour.saturating_sub(BASELINE_HOURS));
         let mut found = Vec::new();
         store.read(Table::Usage, &mut |place, value| {
-            found.extend(read(place, value).filter(|(key, _)| key.hour >= first));
+            found.extend(read(place, value).filter(|(key, _)| key.hour >= yesterday));
         })?;
         for (key, sums) in found {
-            self.usage.restore(key, &sums);
+            let answers = sums.requests.saturating_sub(sums.errors).saturating_sub(sums.usage_missing);
+            let reasoning = Span::new(sums.reasoning_tokens, answers);
+            self.providers.recall(&key.provider, &key.model, key.hour.into(), reasoning);
+            if key.hour >= first {
+                self.usage.restore(key, &sums);
+            }
         }
         self.usage_kept.recalled.store(true, Ordering::Release);
         Ok(())

@@ -112,6 +112,11 @@ impl Lane {
         &self.0.authority
     }
 
+    /// Scheme and host, for messages.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", if self.0.tls { "https" } else { "http" }, self.0.authority)
+    }
+
     /// Path of the base URL, without a slash at its end.
     pub fn base_path(&self) -> &str {
         &self.0.base_path

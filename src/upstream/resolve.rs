@@ -89,6 +89,15 @@ impl Resolver {
         self.checked(host, &ips, port)
     }
 
+    /// Refuses a host that is a forbidden address. Names are judged when they are resolved.
+    pub fn judge(&self, host: &str) -> io::Result<()> {
+        let host = bare(host);
+        match host.parse::<IpAddr>() {
+            Ok(ip) => self.checked(host, &[ip], 0).map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn named(&self, host: &str) -> io::Result<Arc<[IpAddr]>> {
         let cached = self.known.read().get(host).cloned();
         if let Some((at, ips)) = &cached

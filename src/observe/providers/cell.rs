@@ -23,6 +23,16 @@ pub struct Span {
 }
 
 impl Span {
+    /// So many tokens over so many answers.
+    pub fn new(tokens: u64, answers: u64) -> Self {
+        Self { tokens, answers }
+    }
+
+    /// The answers.
+    pub fn answers(self) -> u64 {
+        self.answers
+    }
+
     /// Adds up.
     pub fn add(&mut self, other: &Self) {
         self.tokens = self.tokens.saturating_add(other.tokens);
@@ -220,10 +230,9 @@ impl Cell {
 
     /// Reasoning of the hours before this one, of the last `day_s` seconds.
     pub(super) fn day(&self, now_s: u64, day_s: u64) -> Span {
-        let (oldest, newest) = (now_s.saturating_sub(day_s) / 3600, now_s / 3600);
+        let day = hours(now_s, day_s);
         let mut sum = Span::default();
-        let hours = self.hours.iter().filter(|(hour, _)| (oldest..newest).contains(hour));
-        hours.for_each(|(_, span)| sum.add(span));
+        self.hours.iter().filter(|(hour, _)| day.contains(hour)).for_each(|(_, span)| sum.add(span));
         sum
     }
 
@@ -234,6 +243,11 @@ impl Cell {
     fn hour(&mut self, now_s: u64) -> &mut Span {
         self.hours.at(now_s / 3600, HOURS)
     }
+}
+
+/// The hours before this one, of the last `day_s` seconds.
+pub(super) fn hours(now_s: u64, day_s: u64) -> std::ops::Range<u64> {
+    now_s.saturating_sub(day_s) / 3600..now_s / 3600
 }
 
 /// Numbered slots, of which only those with something in them are kept.

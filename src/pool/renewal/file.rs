@@ -67,7 +67,8 @@ fn forget(members: &mut Members, new_end: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn rfc3339(seconds: u64) -> String {
+/// Seconds since 1970 as files write them.
+pub(crate) fn rfc3339(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }

@@ -7,9 +7,9 @@ use config::Account;
 
 use super::{Renewed, Strategy, TokenRequest, With, endpoint, oauth2, refused};
 
-const SOCIAL: &str = "https://prod.us-east-1.auth.desktop.kiro.dev/refreshToken";
+pub(crate) const SOCIAL: &str = "https://prod.us-east-1.auth.desktop.kiro.dev/refreshToken";
 /// Where AWS's logins are when the file names no region.
-const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 /// Seconds for which a token is good that says nothing.
 const USUAL_S: u64 = 3600;
 

@@ -10,14 +10,16 @@ use super::{Renewed, Strategy, TokenRequest, Tokens, With, client_secret_variabl
 
 /// A provider's token endpoint and what it wants.
 #[derive(Debug)]
-pub(super) struct Oauth2 {
-    endpoint: &'static str,
-    client_id: &'static str,
+pub(crate) struct Oauth2 {
+    /// The token endpoint.
+    pub endpoint: &'static str,
+    /// The client id that the provider publishes.
+    pub client_id: &'static str,
     /// JSON instead of a form.
-    json: bool,
+    pub json: bool,
     scope: &'static str,
     /// The endpoint wants a client secret.
-    with_secret: bool,
+    pub with_secret: bool,
     /// Seconds before the end at which a token is renewed.
     lead_s: u64,
 }
@@ -25,37 +27,37 @@ pub(super) struct Oauth2 {
 const PLAIN: Oauth2 =
     Oauth2 { endpoint: "", client_id: "", json: false, scope: "", with_secret: false, lead_s: 300 };
 
-pub(super) const CLAUDE: Oauth2 = Oauth2 {
+pub(crate) const CLAUDE: Oauth2 = Oauth2 {
     endpoint: "https://platform.claude.com/v1/oauth/token",
     client_id: "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
     json: true,
     lead_s: 4 * 3600,
     ..PLAIN
 };
-pub(super) const CODEX: Oauth2 = Oauth2 {
+pub(crate) const CODEX: Oauth2 = Oauth2 {
     endpoint: "https://auth.openai.com/oauth/token",
     client_id: "app_EMoamEEZ73f0CkXaXp7hrann",
     scope: "openid profile email",
     lead_s: 5 * 24 * 3600,
     ..PLAIN
 };
-pub(super) const ANTIGRAVITY: Oauth2 = Oauth2 {
+pub(crate) const ANTIGRAVITY: Oauth2 = Oauth2 {
     endpoint: "https://oauth2.googleapis.com/token",
     client_id: "1071006060591-tmhssin2h21lcre235vtolojh4g403ep.apps.googleusercontent.com",
     with_secret: true,
     ..PLAIN
 };
-pub(super) const KIMI: Oauth2 = Oauth2 {
+pub(crate) const KIMI: Oauth2 = Oauth2 {
     endpoint: "https://auth.kimi.com/api/oauth/token",
     client_id: "17e5f671-d194-4dfb-9706-5516cb48c098",
     ..PLAIN
 };
-pub(super) const XAI: Oauth2 = Oauth2 {
+pub(crate) const XAI: Oauth2 = Oauth2 {
     endpoint: "https://auth.x.ai/oauth2/token",
     client_id: "b1a00492-073a-47ea-816f-4c329264a828",
     ..PLAIN
 };
-pub(super) const QWEN: Oauth2 = Oauth2 {
+pub(crate) const QWEN: Oauth2 = Oauth2 {
     endpoint: "https://chat.qwen.ai/api/v1/oauth2/token",
     client_id: "f0304373b74a44d2b584a3fb70ca9e56",
     lead_s: 3 * 3600,

@@ -12,10 +12,14 @@
 //! | `quota.rs` | C: quota and management |
 //! | `onboarding.rs` | D: providers and proxies |
 //! | `routing.rs` | D: prefixes, aliases, models |
-//! | `pages.rs` | I: `conf/docs` |
 //! | `shapes.rs` | H: bodies and translation |
 //! | `streaming.rs` | I: streams, WebSockets, deployment |
+//! | `pages.rs` | I: `conf/docs` |
+//! | `documents.rs` | the commands of `conf/runbook.md` and the README |
+//! | `coverage.rs` | that no row is forgotten |
 
+mod coverage;
+mod documents;
 mod health;
 mod onboarding;
 mod pages;
@@ -44,11 +48,9 @@ pub(crate) const SECRET: &str = "mgmt-test";
 /// Longest time for a line.
 const PATIENCE: &str = "60";
 
-/// What the lines take for granted: `$B` base URL, `$A` a client's header, `$G` the operator's, `$J` JSON,
-/// `$D` the folder of the server, `$ML` what the double of the providers saw, `$BIN` the program.
+/// What the lines of the checklist take for granted besides the variables of [`Site::shell`].
 const PRELUDE: &str = r#"
-CK=client-test; MK=mgmt-test
-A="Authorization: Bearer $CK"; G="Authorization: Bearer $MK"; J="Content-Type: application/json"
+CK=$KEY; MK=$SECRET
 chat() { curl -sS -m 20 -X POST "$B/v1/chat/completions" -H "$A" -H "$J" "$@"; }
 code() { curl -sS -m 20 -o /dev/null -w '%{http_code}' "$@"; }
 "#;
@@ -152,8 +154,10 @@ impl Site {
         typed
     }
 
-    /// Runs a script with the names that lines and documents use, for at most so many seconds (then the code
-    /// is 124).
+    /// Runs a script in the server's folder, for at most so many seconds (then the code is 124). It has
+    /// `$B` and `$P` base URL, `$M` that of Prometheus, `$KEY` and `$A` a client's key and header, `$SECRET` and
+    /// `$G` the operator's, `$J` JSON, `$D` the folder, `$PID` the process, `$BIN` and `cliproxy` the program,
+    /// `$ML` what the double of the providers saw.
     pub(crate) fn shell(&self, script: &str, seconds: &str) -> Typed {
         assert!(MISSING.is_empty(), "the runbooks need these programs: {}", MISSING.join(", "));
         let folder = self.folder();
@@ -169,7 +173,11 @@ impl Site {
             .env("P", self.url())
             .env("M", &self.metrics)
             .env("KEY", CLIENT_KEY)
+            .env("A", format!("Authorization: Bearer {CLIENT_KEY}"))
             .env("SECRET", SECRET)
+            .env("G", format!("Authorization: Bearer {SECRET}"))
+            .env("J", "Content-Type: application/json")
+            .env("PID", self.proxy.pid().to_string())
             .env("D", folder)
             .env("ML", folder.join("double.log"));
         for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {

@@ -125,6 +125,21 @@ fn row_121_aliases_and_comments_survive_edits() {
 }
 
 #[test]
+fn row_122_kiro_and_copilot_have_the_usual_names_of_claude() {
+    let site = Site::own(|_| ());
+    for provider in ["kiro", "github-copilot"] {
+        let line = format!(
+            r#"curl -sS $B/v1/models -H "$A" | jq -r '.data[] | select(.provider=="{provider}") | .id'"#
+        );
+        let ids = site.types(&line);
+        assert!(ids.ok().contains("claude"), "{provider}: {ids:?}");
+    }
+    let line = r#"curl -sS $B/v1/models -H "$A" | jq -r '.data[] | select(.owned_by=="aws" or .owned_by=="github-copilot" or .type=="kiro") | .id' | grep -cxE 'claude-sonnet-4-5|claude-opus-4-6'"#;
+    let count = site.types_until(line, |typed| typed.rc == 0);
+    assert!(count.ok().parse::<u32>().is_ok_and(|n| n >= 1), "{count:?}");
+}
+
+#[test]
 fn row_123_usual_names_are_switched_off_by_an_empty_list() {
     let ids = r#"curl -sS $B/v1/models -H "$A" | jq -r '.data[] | select(.provider=="kiro") | .id'"#;
     let site = Site::own(|setup| {

@@ -228,7 +228,8 @@ fn row_103_and_106_logs_beside_the_configuration_show_who_served_what() {
     let lines = site.types_until(lines, |typed| typed.out.parse::<u32>().is_ok_and(|n| n > 0));
     assert!(lines.ok().parse::<u32>().is_ok_and(|n| n > 0), "{lines:?}");
     let typed = r#"rg -n "iflow|account|retry|cooldown|429|403" logs/*.log"#;
-    assert!(site.types(typed).ok().contains("iflow/glm-4.7"));
+    let typed = site.types_until(typed, |typed| typed.out.contains("iflow/glm-4.7"));
+    assert!(typed.ok().contains("iflow/glm-4.7"), "{typed:?}");
     let trace = r#"rg -n "antigravity|claude|tool_use|custom_model|request.*model" logs/*.log | rg '"model":"antigravity/claude-opus-4-6-thinking"' | rg -c '"resolved_model":"claude-opus-4-6-thinking"'"#;
     site.types_until(trace, |typed| typed.out == "1").is("1");
 }
