@@ -23,7 +23,7 @@
 //! | `catalogue.rs` | what is known about vendors' models |
 //! | `found.rs` | what upstreams list of themselves |
 //! | `index.rs` | one configuration: model → candidates by priority |
-//! | `route.rs`, `nearest.rs` | name → candidates; close names |
+//! | `route.rs`, `mapping.rs`, `nearest.rs` | name → candidates; names that others serve; close names |
 //! | `fallback.rs`, `ratio.rs` | a model that cannot serve, or fails too often → one that serves in its place |
 //! | `select.rs`, `judge.rs`, `queue.rs`, `load.rs`, `affinity.rs` | candidates → pick |
 //! | `pick.rs`, `attempts.rs` | a slot in use; what a request has tried |
@@ -64,6 +64,7 @@ mod learnt;
 mod listing;
 mod load;
 pub mod login;
+mod mapping;
 mod model;
 mod nearest;
 mod outcome;

@@ -162,8 +162,17 @@ fn write(path: &std::path::Path, text: &str) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only"));
     }
     match atomic::write(path, text.as_bytes()) {
-        // A file that is mounted by itself, as containers do, cannot be replaced.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::fs::write(path, text),
+        // A file that is mounted by itself, as containers do, cannot be replaced, and its folder may be closed.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ResourceBusy
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            std::fs::write(path, text)
+        }
         written => written,
     }
 }

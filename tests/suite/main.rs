@@ -34,6 +34,7 @@ mod logins;
 mod logins_cli;
 mod management;
 mod media;
+mod parallel_calls;
 mod persistence;
 mod providers;
 mod reach;
