@@ -32,6 +32,7 @@ impl Config {
             found.extend(&key.api_keys);
         }
         found.extend(alerts.notify.iter().flat_map(NotifyTarget::secrets));
+        found.extend(of_headers(&self.telemetry.headers));
         found.retain(|secret| !secret.is_empty());
         found
     }
