@@ -6,12 +6,16 @@
 use crate::block::Block;
 use crate::header::{HeaderValue, Headers};
 use crate::proxy::ProxySetting;
-use crate::{Account, Config, Secret};
+use crate::{Account, Config, NotifyTarget, Secret};
+use url::Position;
+
+/// Shortest argument of a program that may be a key: shorter ones are words.
+const ARGUMENT: usize = 12;
 
 impl Config {
     /// All secrets of the file, those of clients included; empty ones are left out.
-    pub fn secrets(&self) -> Vec<&Secret> {
-        let Self { auth, providers, management, .. } = self;
+    pub fn secrets(&self) -> Vec<&str> {
+        let Self { auth, providers, management, alerts, .. } = self;
         let mut found: Vec<&Secret> = auth.api_keys.iter().map(|key| &key.api_key).collect();
         found.push(&management.secret_key);
         found.extend(of_proxy(&providers.proxy_url));
@@ -31,19 +35,37 @@ impl Config {
             found.push(&key.upstream_api_key);
             found.extend(&key.api_keys);
         }
-        found.retain(|secret| !secret.is_empty());
-        found
+        let mut texts = exposed(&found);
+        texts.extend(alerts.notify.iter().flat_map(of_target));
+        texts
     }
 }
 
 impl Account {
     /// All secrets of the account; empty ones are left out.
-    pub fn secrets(&self) -> Vec<&Secret> {
+    pub fn secrets(&self) -> Vec<&str> {
         let mut found = vec![&self.secret, &self.refresh_token, &self.grant.client_secret];
         found.extend(of_proxy(&self.settings.proxy_url).chain(of_headers(&self.settings.headers)));
-        found.retain(|secret| !secret.is_empty());
-        found
+        exposed(&found)
     }
+}
+
+fn exposed<'s>(secrets: &[&'s Secret]) -> Vec<&'s str> {
+    secrets.iter().filter(|secret| !secret.is_empty()).map(|secret| secret.expose_secret()).collect()
+}
+
+fn of_target(target: &NotifyTarget) -> Vec<&str> {
+    let mut found = vec![&target.secret];
+    found.extend(of_proxy(&target.proxy_url).chain(of_headers(&target.headers)));
+    let mut texts = exposed(&found);
+    let arguments = exposed(&target.command.arguments.iter().collect::<Vec<_>>());
+    texts.extend(arguments.into_iter().filter(|argument| argument.len() >= ARGUMENT));
+    texts.extend(Some(target.apprise.expose_secret()).filter(|address| !address.is_empty()));
+    if let Some(webhook) = &target.webhook {
+        let url = webhook.expose();
+        texts.extend([&url[Position::BeforePath..], url.path()].into_iter().chain(url.query()));
+    }
+    texts
 }
 
 fn of_proxy(setting: &ProxySetting) -> impl Iterator<Item = &Secret> {
