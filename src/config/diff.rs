@@ -11,11 +11,11 @@ use crate::tree::joined;
 use crate::{
     AlertRule, Alerts, AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey,
     Config, ErrorRule, EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen,
-    Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, Models, Networks, NotifyTarget,
-    OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting,
-    QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming,
-    ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight,
-    Xai,
+    Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, ModelPrice, Models, Networks,
+    NotifyTarget, OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol,
+    ProxySetting, QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span,
+    Strategy, Streaming, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus,
+    Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +134,7 @@ leaves!(
     AmpMapping,
     OauthAlias,
     ModelOverride,
+    ModelPrice,
     Expiry,
     AlertRule,
     NotifyTarget,
@@ -199,7 +200,7 @@ structs! {
     Timeouts { connect_seconds, first_byte_seconds, idle_seconds, client_body_seconds }
     Shutdown { delay_seconds, drain_seconds, upgrade_drain_seconds }
     Metrics { listen }
-    Auth { api_keys, ws_auth, auth_dir, auth_auto_refresh_workers, auth }
+    Auth { api_keys, ws_auth, metrics_auth, auth_dir, auth_auto_refresh_workers, auth }
     Providers {
         proxy_url, gemini_api_key, interactions_api_key, claude_api_key, codex_api_key, xai_api_key,
         vertex_api_key, openai_compatibility, deepseek, fireworks, groq, kilo, minimax, mistral, novita,
@@ -249,9 +250,9 @@ structs! {
     EventStreams { keepalive_seconds, bootstrap_retries, bootstrap_hold_ms }
     Logging {
         debug, logging_to_file, log_dir, logs_max_total_size_mb, error_logs_max_files, request_log,
-        commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds,
+        commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds, prices,
     }
-    Management { allow_remote, secret_key, disable_control_panel }
+    Management { allow_remote, secret_key, disable_control_panel, release_url, api_call_hosts }
     Alerts { enabled, rules, notify }
 }
 

@@ -25,7 +25,7 @@
 //! | `payload.rs` | changes to request bodies |
 //! | `routing.rs` | selection, retries, cooldowns |
 //! | `streaming.rs` | answers under way |
-//! | `logging.rs` | logs and usage records |
+//! | `logging.rs`, `prices.rs` | logs and usage records; what tokens cost |
 //! | `management.rs` | management interface |
 //! | `alerts.rs` | what is watched, and who is told |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
@@ -59,6 +59,7 @@ mod models;
 mod notice;
 mod parse;
 mod payload;
+mod prices;
 mod providers;
 mod proxy;
 mod read;
@@ -97,6 +98,7 @@ pub use models::{
 };
 pub use notice::{Broken, Loaded, Notice};
 pub use payload::{JsonText, Params, Payload, RawParams, Rule, Scope};
+pub use prices::{ModelPrice, Price};
 pub use providers::{Codex, Providers, Xai};
 pub use proxy::{ProxyLogin, ProxyScheme, ProxySetting, ProxyUrl};
 pub use routing::{QuotaExceeded, Routing, Selection, Strategy, TransientCooldown, Waiting};

@@ -6,15 +6,14 @@
 use crate::block::Block;
 use crate::header::{HeaderValue, Headers};
 use crate::proxy::ProxySetting;
-use crate::{Account, Config, NotifyTarget, Secret};
-use url::Position;
+use crate::{Account, Config, NotifyTarget, Secret, WebhookUrl};
 
-/// Shortest argument of a program that may be a key: shorter ones are words.
+/// Shortest argument of a program that may be a key: shorter ones are words of any text.
 const ARGUMENT: usize = 12;
 
 impl Config {
     /// All secrets of the file, those of clients included; empty ones are left out.
-    pub fn secrets(&self) -> Vec<&str> {
+    pub fn secrets(&self) -> Vec<&Secret> {
         let Self { auth, providers, management, alerts, .. } = self;
         let mut found: Vec<&Secret> = auth.api_keys.iter().map(|key| &key.api_key).collect();
         found.push(&management.secret_key);
@@ -35,37 +34,31 @@ impl Config {
             found.push(&key.upstream_api_key);
             found.extend(&key.api_keys);
         }
-        let mut texts = exposed(&found);
-        texts.extend(alerts.notify.iter().flat_map(of_target));
-        texts
+        found.extend(alerts.notify.iter().flat_map(NotifyTarget::secrets));
+        found.retain(|secret| !secret.is_empty());
+        found
+    }
+}
+
+impl NotifyTarget {
+    /// All secrets of the target, some of them empty.
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let own = [&self.secret, self.apprise.secret()].into_iter();
+        let webhook = self.webhook.iter().map(WebhookUrl::secret);
+        let sent = of_proxy(&self.proxy_url).chain(of_headers(&self.headers));
+        let keys = self.command.arguments.iter().filter(|word| word.expose_secret().len() >= ARGUMENT);
+        own.chain(webhook).chain(keys).chain(sent)
     }
 }
 
 impl Account {
     /// All secrets of the account; empty ones are left out.
-    pub fn secrets(&self) -> Vec<&str> {
+    pub fn secrets(&self) -> Vec<&Secret> {
         let mut found = vec![&self.secret, &self.refresh_token, &self.grant.client_secret];
         found.extend(of_proxy(&self.settings.proxy_url).chain(of_headers(&self.settings.headers)));
-        exposed(&found)
+        found.retain(|secret| !secret.is_empty());
+        found
     }
-}
-
-fn exposed<'s>(secrets: &[&'s Secret]) -> Vec<&'s str> {
-    secrets.iter().filter(|secret| !secret.is_empty()).map(|secret| secret.expose_secret()).collect()
-}
-
-fn of_target(target: &NotifyTarget) -> Vec<&str> {
-    let mut found = vec![&target.secret];
-    found.extend(of_proxy(&target.proxy_url).chain(of_headers(&target.headers)));
-    let mut texts = exposed(&found);
-    let arguments = exposed(&target.command.arguments.iter().collect::<Vec<_>>());
-    texts.extend(arguments.into_iter().filter(|argument| argument.len() >= ARGUMENT));
-    texts.extend(Some(target.apprise.expose_secret()).filter(|address| !address.is_empty()));
-    if let Some(webhook) = &target.webhook {
-        let url = webhook.expose();
-        texts.extend([&url[Position::BeforePath..], url.path()].into_iter().chain(url.query()));
-    }
-    texts
 }
 
 fn of_proxy(setting: &ProxySetting) -> impl Iterator<Item = &Secret> {

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod body_capture;
 pub mod clip;
+pub mod feed;
 pub mod log;
 mod log_file;
 pub mod log_folder;

@@ -177,6 +177,8 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
     }
     let mut seen: HashMap<String, u32> = HashMap::new();
     for (spec, (excluded, path)) in specs.iter_mut().zip(lists) {
+        // Switched off without being deleted, as management does it.
+        spec.disabled |= excluded.iter().any(|pattern| pattern == "*");
         // Entries that differ in their models only have the same digest.
         let times = seen.entry(spec.id.to_string()).or_insert(0);
         *times += 1;

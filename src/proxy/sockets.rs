@@ -95,6 +95,7 @@ async fn turn(
     }
     record.finish(state);
     capture::write_down(&mut record, state, session);
+    record.hand_on(state);
     result
 }
 

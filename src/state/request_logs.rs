@@ -113,6 +113,7 @@ impl State {
             .map(|name| std::env::var(name).unwrap_or_default());
         let secrets = snapshot.config.secrets().into_iter();
         let secrets = secrets.chain(accounts.good.iter().flat_map(config::Account::secrets));
+        let secrets = secrets.map(config::Secret::expose_secret);
         Redactor::new(secrets.chain(variables.iter().map(String::as_str)))
     }
 }
