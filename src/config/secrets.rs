@@ -8,6 +8,9 @@ use crate::header::{HeaderValue, Headers};
 use crate::proxy::ProxySetting;
 use crate::{Account, Config, NotifyTarget, Secret, WebhookUrl};
 
+/// Shortest argument of a program that may be a key: shorter ones are words of any text.
+const ARGUMENT: usize = 12;
+
 impl Config {
     /// All secrets of the file, those of clients included; empty ones are left out.
     pub fn secrets(&self) -> Vec<&Secret> {
@@ -44,7 +47,8 @@ impl NotifyTarget {
         let own = [&self.secret, self.apprise.secret()].into_iter();
         let webhook = self.webhook.iter().map(WebhookUrl::secret);
         let sent = of_proxy(&self.proxy_url).chain(of_headers(&self.headers));
-        own.chain(webhook).chain(&self.command.arguments).chain(sent)
+        let keys = self.command.arguments.iter().filter(|word| word.expose_secret().len() >= ARGUMENT);
+        own.chain(webhook).chain(keys).chain(sent)
     }
 }
 

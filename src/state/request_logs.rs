@@ -227,3 +227,81 @@ impl Writer {
         self.dropped = dropped;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::request::Facts;
+    use crate::state::accounts::Accounts;
+    use http::HeaderMap;
+    use testkit::scratch::Scratch;
+
+    fn state(text: &str, folder: &Scratch) -> Arc<State> {
+        let state = State::new(config::load(text.as_bytes()).unwrap().config, Accounts::default()).unwrap().0;
+        state.config_file.is(Some(folder.path().join("config.yaml")), text);
+        Arc::new(state)
+    }
+
+    fn entry(n: usize) -> Entry {
+        Entry {
+            at: "2026-11-21T04:37:00Z".parse().unwrap(),
+            facts: Facts {
+                request_id: format!("{n:032x}"),
+                path: "/v1/messages".to_owned(),
+                error: "CANARY-configured is wrong".to_owned(),
+                ..Facts::default()
+            },
+            failed: true,
+            client_key: String::new(),
+            transport: String::new(),
+            query: None,
+            headers: HeaderMap::new(),
+            body: None,
+            attempts: Vec::new(),
+            left_out: 0,
+            answer_headers: HeaderMap::new(),
+            answer: None,
+        }
+    }
+
+    #[test]
+    fn of_a_storm_only_what_would_stay_is_written() {
+        let scratch = Scratch::new();
+        let state = state("api-keys: [CANARY-configured]\nerror-logs-max-files: 3\n", &scratch);
+        let mut writer = Writer::new(Arc::downgrade(&state));
+        assert!(writer.write_all(&state, (0..10).map(entry).collect()), "it rests then");
+        assert!(!writer.write_all(&state, vec![entry(10)]));
+        let folder = scratch.path().join("logs");
+        let names: Vec<String> = log_folder::list(&folder).into_iter().map(|found| found.name).collect();
+        assert_eq!(names.len(), 3);
+        for (name, n) in names.iter().zip([10, 9, 8]) {
+            assert!(name.ends_with(&format!("{n:032x}.log")), "{name}");
+            let text = std::fs::read_to_string(folder.join(name)).unwrap();
+            assert!(text.contains("Error: ******** is wrong") && !text.contains("CANARY"), "{text}");
+        }
+        assert_eq!(state.metrics.request_logs_dropped.get(), 0);
+    }
+
+    #[test]
+    fn who_comes_when_too_many_wait_is_counted_and_does_not_wait() {
+        let scratch = Scratch::new();
+        let state = state("api-keys: [k]\n", &scratch);
+        let (sender, queue) = sync_channel(1);
+        assert!(!state.request_logs.is_on(&state.snapshot.load()), "nobody writes yet");
+        state.request_logs.queue.set(sender).unwrap();
+        assert!(state.request_logs.is_on(&state.snapshot.load()));
+        for n in 0..3 {
+            state.write_request(Box::new(entry(n)));
+        }
+        assert_eq!(state.metrics.request_logs_dropped.get(), 2);
+        assert!(
+            matches!(queue.try_recv(), Ok(Message::Write(entry)) if entry.facts.request_id.ends_with('0'))
+        );
+    }
+
+    #[test]
+    fn without_a_configuration_file_there_is_no_folder() {
+        let state = State::new(config::Config::default(), Accounts::default()).unwrap().0;
+        assert_eq!(state.request_log_folder(), None);
+    }
+}
