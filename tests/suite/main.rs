@@ -8,15 +8,20 @@
 )]
 
 mod accounts;
+mod alerts;
+mod api_call;
 mod architecture;
 mod beside;
 mod canary;
 mod command_line;
+mod command_line_remote;
+mod command_line_terminal;
 mod data_path;
 mod deployment;
 mod discovery;
 mod doctor;
 mod embed;
+mod events;
 mod faults;
 mod files;
 mod forwarding;
@@ -29,6 +34,7 @@ mod logins;
 mod logins_cli;
 mod management;
 mod media;
+mod parallel_calls;
 mod persistence;
 mod providers;
 mod reach;
@@ -43,5 +49,6 @@ mod storm;
 mod streams;
 mod tls;
 mod torture;
+mod traces;
 mod usage;
 mod waiting;
