@@ -1,13 +1,15 @@
 //! Logins through the dashboard's routes, against a provider that is played.
 
 use crate::management::{ON, manage};
-use crate::shared::{CLAUDE, proxy, proxy_in, text_of, whole};
+use crate::reload::until;
+use crate::shared::{CLAUDE, proxy, proxy_in, proxy_with_accounts, text_of, whole};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use testkit::client::{Answer, Client};
 use testkit::proxy::Proxy;
@@ -116,6 +118,36 @@ fn p62_row_168_claude_from_the_page_to_an_answer_without_a_restart() {
 }
 
 #[test]
+fn row_85_a_login_that_is_over_is_made_again_and_serves_the_same_models() {
+    let upstream = Upstream::start(|seen| match seen.path.as_str() {
+        "/v1/oauth/token" if seen.json()["grant_type"] == "refresh_token" => {
+            vec![json_step(400, r#"{"error":"invalid_grant"}"#)]
+        }
+        _ => claude(seen),
+    });
+    let config = format!("{ON}oauth-upstream: {{claude: '{}'}}\n", upstream.url());
+    let old = r#"{"type":"claude","access_token":"old","refresh_token":"old","email":"a@b.test","note":"mine","expired":"2020-01-01T00:00:00Z"}"#;
+    let proxy = proxy_with_accounts(&config, &[("mine.json", old)]);
+    let models = |proxy: &Proxy| {
+        let listed = proxy.get("/v1/models").json();
+        let ids = listed["data"].as_array().expect("a list").iter().map(|m| m["id"].to_string());
+        ids.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = models(&proxy);
+    assert!(until(|| proxy.log().contains("Invalid Grant")), "{}", proxy.log());
+    let ask = || proxy.post(CLAUDE.path, &CLAUDE.body("claude-sonnet-4-5-20250929", false)).head.status;
+    assert_ne!(ask(), 200);
+    let (_, state) = begin(&proxy, "anthropic-auth-url");
+    browse(&proxy, &format!("/anthropic/callback?code=c&state={state}"));
+    assert_eq!(over(&proxy, &state), json!({"status": "ok"}), "{}", proxy.log());
+    assert_eq!(ask(), 200, "{}", proxy.log());
+    assert!(!before.is_empty() && models(&proxy) == before);
+    assert_eq!(accounts(&proxy), ["mine.json"], "the file that holds the account");
+    let file = std::fs::read_to_string(proxy.folder().join("auths/mine.json")).expect("the file");
+    assert!(file.contains("\"note\": \"mine\"") && !file.contains("old"), "{file}");
+}
+
+#[test]
 fn p62_a_state_of_nobody_or_of_another_provider_is_refused_and_the_login_waits_on() {
     let upstream = Upstream::start(claude);
     let proxy = with("claude", &upstream.url());
@@ -205,7 +237,11 @@ fn p62_words_of_a_provider_are_text_in_json_and_never_a_page() {
 
 #[test]
 fn codex_by_a_device_code_through_the_dashboard() {
-    let upstream = Upstream::start(|seen| match seen.path.as_str() {
+    let polls = AtomicUsize::new(0);
+    let upstream = Upstream::start(move |seen| match seen.path.as_str() {
+        "/api/accounts/deviceauth/token" if polls.fetch_add(1, Ordering::SeqCst) == 0 => {
+            vec![json_step(403, r#"{"error":{"message":"not yet"}}"#)]
+        }
         "/api/accounts/deviceauth/usercode" => {
             vec![json_step(200, r#"{"device_auth_id":"id","user_code":"ABCD-1","interval":"1"}"#)]
         }
