@@ -190,12 +190,14 @@ fn finish(outcomes: &[Outcome], columns: &[&str], json: bool) -> bool {
 }
 
 fn outcome_table(outcomes: &[Outcome], columns: &[&str]) -> Table {
-    let head: Vec<&str> = ["NAME", "PROVIDER", "RESULT"].iter().chain(columns).copied().collect();
+    let why = outcomes.iter().any(|one| one.error.is_some()).then_some(&"WHY");
+    let head: Vec<&str> = ["NAME", "PROVIDER", "RESULT"].iter().chain(columns).chain(why).copied().collect();
     let mut table = Table::new(&head);
     for one in outcomes {
         let mut cells = vec![Cell::from(&*one.name), Cell::from(&*one.provider)];
         if let Some(error) = &one.error {
             cells.push(Cell::painted("failed", Paint::Bad));
+            cells.extend(columns.iter().map(|_| Cell::default()));
             cells.push(error.as_str().into());
         } else {
             cells.push(Cell::painted("ok", Paint::Good));
@@ -381,8 +383,12 @@ mod tests {
             Outcome::new(&all[2], Err("no".to_owned())),
         ];
         let text = outcome_table(&outcomes, &["TOKEN"]).text(false);
-        assert!(text.contains("claude-a.json  claude    ok      renewed\n"), "{text}");
-        assert!(text.contains("x.json         unknown   failed  no\n"), "{text}");
+        assert_eq!(
+            text,
+            "NAME           PROVIDER  RESULT  TOKEN    WHY\n\
+             claude-a.json  claude    ok      renewed\n\
+             x.json         unknown   failed           no\n"
+        );
         assert_eq!(
             outcomes[1].json(&["TOKEN"]),
             json!({"name": "x.json", "provider": "unknown", "ok": false, "error": "no"})

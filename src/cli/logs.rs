@@ -126,7 +126,7 @@ async fn listen(
         match tokio::time::timeout(SILENCE, stream.next()).await {
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Err(ended("the stream ended")),
-            Ok(Err(error)) => return Err(ended(error.etype().as_str())),
+            Ok(Err(error)) => return Err(ended(remote::in_words(error.etype()))),
             Err(_) => return Err(ended("the stream fell silent")),
         }
     }

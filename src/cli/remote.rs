@@ -7,7 +7,7 @@
 mod fault;
 mod place;
 
-pub(super) use fault::Fault;
+pub(super) use fault::{Fault, in_words};
 
 use super::{ConfigArgs, complain, runtime};
 use crate::state::lanes::Lanes;
@@ -194,7 +194,7 @@ impl Remote {
     }
 
     fn unreachable(&self, error: &pingora::Error) -> Fault {
-        Fault::Unreachable { base: self.base.clone(), reason: error.etype().as_str().to_owned() }
+        Fault::Unreachable { base: self.base.clone(), reason: in_words(error.etype()).to_owned() }
     }
 }
 

@@ -43,6 +43,12 @@ fn row_180_an_upstream_that_cannot_be_reached_is_named_with_its_cause_and_the_me
     assert_eq!(out.status.code(), Some(1), "{text}");
     let said: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(said["ok"], false);
+    let logins = said["details"]["logins"].as_array().expect("row 88: how to log in");
+    let claude = logins.iter().find(|login| login["provider"] == "claude").expect("Claude");
+    assert_eq!(
+        (&claude["command"], &claude["callback_port"]),
+        (&"cliproxy login claude".into(), &54545.into())
+    );
     let findings = said["details"]["findings"].as_array().expect("findings");
     let upstream = findings.iter().find(|finding| finding["topic"] == "upstream").expect("the upstream");
     assert_eq!(upstream["level"], "failed");

@@ -3,6 +3,7 @@
 //! Enters: what went wrong. Leaves: text for people, without secrets. Nothing may go wrong.
 
 use crate::cli::table::harmless;
+use pingora::ErrorType;
 use std::fmt::Write;
 
 /// Why something could not be done.
@@ -47,6 +48,21 @@ pub(in crate::cli) enum Fault {
     /// A mistake of whoever typed the command.
     #[error("{what}")]
     Usage { what: String, mend: &'static str },
+}
+
+/// What kept a process from answering.
+pub(in crate::cli) fn in_words(error: &ErrorType) -> &'static str {
+    match error {
+        ErrorType::ConnectRefused => "the connection is refused",
+        ErrorType::ConnectNoRoute => "there is no way to it",
+        ErrorType::ConnectTimedout | ErrorType::ReadTimedout => "nothing comes in time",
+        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout => {
+            "it does not speak TLS as expected"
+        }
+        ErrorType::InvalidCert => "its certificate is not trusted here",
+        ErrorType::ConnectionClosed => "the connection was closed",
+        other => other.as_str(),
+    }
 }
 
 impl Fault {

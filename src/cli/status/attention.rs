@@ -68,7 +68,7 @@ fn of_file(file: &Value) -> Option<Attention> {
     }
     let unusable = number(file, "models") == 0 && text(file, "status") == "error";
     if unusable {
-        return of(message, "mend the file, or remove it: cliproxy accounts remove NAME");
+        return of(message, &format!("mend the file, or remove it: cliproxy accounts remove {name}"));
     }
     let ended =
         file.get("expires_at").and_then(Value::as_str).and_then(|at| at.parse::<jiff::Timestamp>().ok());
