@@ -94,7 +94,7 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
 fn of_key(holder: &Holder, explanation: &Explanation, wall_s: u64) -> KeyReport {
     let model = explanation.serves.as_ref().or(explanation.model.as_ref()).unwrap_or(&explanation.asked);
     KeyReport {
-        name: holder.name.clone(),
+        name: holder.name.to_string(),
         allowed: holder.allows(model),
         expired: holder.expired(wall_s).map(|end| end.to_string()),
     }

@@ -88,6 +88,16 @@ impl Payload {
     }
 }
 
+impl Params {
+    /// As a rule for whatever it is given to: each is set where there is none.
+    pub fn defaults(&self) -> payload::Rules {
+        let all = payload::Scope { name: Glob::new("*"), ..payload::Scope::default() };
+        let changes = changes(self.0.iter().map(|(path, value)| (path, value.as_str())), Change::Default);
+        let rule = payload::Rule { scopes: vec![all], changes };
+        payload::Rules(if rule.changes.is_empty() { Vec::new() } else { vec![rule] })
+    }
+}
+
 impl<P: Default> Rule<P> {
     fn ready(&self, changes: Vec<Change>) -> payload::Rule {
         payload::Rule { scopes: self.models.iter().map(Scope::ready).collect(), changes }

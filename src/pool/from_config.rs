@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::fallback::Fallbacks;
 use crate::found::Found;
+use crate::mapping::Mappings;
 use crate::settings::{Settings, Strategy};
 use entry::Maker;
 
@@ -49,6 +50,7 @@ pub fn from_config_and(
 pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
     let mut told = convert(config, &Found::new()).1;
     told.extend(account::convert(config, accounts, &Found::new()).1);
+    told.extend(Mappings::new(&config.providers.ampcode).1);
     if config.routing.quota_exceeded.antigravity_credits {
         told.push(
             "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
@@ -86,6 +88,7 @@ fn settings(config: &Config) -> Settings {
             .map(|(model, list)| ((*model).to_owned(), list.iter().map(|name| Arc::from(*name)).collect()))
             .chain(config.models.fallback_models.iter().map(fallbacks))
             .collect(),
+        mappings: Mappings::new(&config.providers.ampcode).0,
         ..Settings::default()
     }
 }
@@ -180,6 +183,8 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
     }
     let mut seen: HashMap<String, u32> = HashMap::new();
     for (spec, (excluded, path)) in specs.iter_mut().zip(lists) {
+        // Switched off without being deleted, as management does it.
+        spec.disabled |= excluded.iter().any(|pattern| pattern == "*");
         // Entries that differ in their models only have the same digest.
         let times = seen.entry(spec.id.to_string()).or_insert(0);
         *times += 1;

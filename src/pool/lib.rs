@@ -23,7 +23,7 @@
 //! | `catalogue.rs` | what is known about vendors' models |
 //! | `found.rs` | what upstreams list of themselves |
 //! | `index.rs` | one configuration: model → candidates by priority |
-//! | `route.rs`, `nearest.rs` | name → candidates; close names |
+//! | `route.rs`, `mapping.rs`, `nearest.rs` | name → candidates; names that others serve; close names |
 //! | `fallback.rs`, `ratio.rs` | a model that cannot serve, or fails too often → one that serves in its place |
 //! | `select.rs`, `judge.rs`, `queue.rs`, `load.rs`, `affinity.rs` | candidates → pick |
 //! | `pick.rs`, `attempts.rs` | a slot in use; what a request has tried |
@@ -31,7 +31,7 @@
 //! | `outlook.rs` | whether waiting helps a request that nobody can serve |
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
-//! | `report.rs` | takes an end down; another round |
+//! | `report.rs`, `recent.rs` | takes an end down; another round; how the last ones were |
 //! | `learnt.rs` | what outlives the process |
 //! | `login.rs` | how somebody logs in to an account |
 //! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
@@ -64,6 +64,7 @@ mod learnt;
 mod listing;
 mod load;
 pub mod login;
+mod mapping;
 mod model;
 mod nearest;
 mod outcome;
@@ -71,6 +72,7 @@ mod outlook;
 mod pick;
 mod queue;
 mod ratio;
+mod recent;
 pub mod renewal;
 mod report;
 mod route;
@@ -107,6 +109,7 @@ pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
 pub use crate::outlook::Outlook;
 pub use crate::pick::Pick;
 pub use crate::ratio::{ErrorRatio, RatioLevel};
+pub use crate::recent::{RECENT_BUCKET_S, RECENT_BUCKETS, Recent};
 pub use crate::route::{Route, RouteError};
 pub use crate::rules::{ErrorRule, RuleAction};
 pub use crate::select::{NoPick, Reason};

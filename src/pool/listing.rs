@@ -2,6 +2,7 @@
 //!
 //! Enters: the time. Leaves: lists, sorted. Nothing may go wrong and nothing changes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::index::{Credential, Entry};
 use crate::model::ModelSpec;
 use crate::ratio::ErrorRatio;
+use crate::recent::{RECENT_BUCKETS, Recent};
 use crate::settings::Now;
 use crate::standing::standing;
 
@@ -92,6 +94,15 @@ impl Pool {
     /// All credentials in configuration order.
     pub fn credentials(&self, now: Now) -> Vec<Status> {
         self.index.load().credentials.iter().map(|credential| status(credential, now.mono_ms)).collect()
+    }
+
+    /// How the attempts of all credentials ended lately, by buckets of ten minutes.
+    pub fn recent(&self, now: Now) -> HashMap<CredentialId, [Recent; RECENT_BUCKETS]> {
+        let index = self.index.load();
+        let one = |credential: &Arc<Credential>| {
+            (credential.spec.id.clone(), credential.state.tally.recent.buckets(now.wall_s))
+        };
+        index.credentials.iter().map(one).collect()
     }
 
     /// The credentials of a kind that are not switched off, in configuration order: for what belongs to an

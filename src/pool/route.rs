@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
+use wire::payload::Rules;
 use wire::thinking::{Mode, split_suffix};
 
 use crate::fallback::{self, Substitute};
 use crate::index::{Entry, Index};
+use crate::mapping::Mapping;
 use crate::model::ModelSpec;
 use crate::nearest;
 use crate::settings::Now;
@@ -35,6 +37,8 @@ pub struct Route {
     /// The model that was asked for and its suffix, where another serves because it fails too often: it is
     /// tried when nothing else is left.
     pub(crate) home: Option<(u32, Option<Mode>)>,
+    /// How the name that was asked for came to this model.
+    pub(crate) mapping: Option<Arc<Mapping>>,
 }
 
 /// Why there is no route.
@@ -87,6 +91,11 @@ impl Route {
         self.index.entry_at(self.home?.0).map(|entry| &*entry.id)
     }
 
+    /// What its requests get where they have none of their own.
+    pub fn params(&self) -> Option<&Rules> {
+        self.mapping.as_ref().map(|mapping| &mapping.params)
+    }
+
     /// The same route, for which no other model serves any more.
     #[must_use]
     pub fn without_fallbacks(self) -> Self {
@@ -126,17 +135,24 @@ impl Pool {
             .map(|entry| (entry, suffix))
             // A listed name may itself end in brackets.
             .or_else(|| index.find(model).map(|entry| (entry, None)));
+        let serves = |to: &str| index.find(split_suffix(to).0).is_some();
+        let mapping = index.settings.mappings.find(base, found.is_some(), serves).cloned();
+        let mapped = mapping.as_ref().and_then(|mapping| {
+            let (to, own) = split_suffix(&mapping.to);
+            index.find(to).map(|entry| (entry, own.or(suffix)))
+        });
+        let found = mapped.or(found);
         let listed = found.and_then(|(entry, _)| index.entry_at(entry));
         let fallbacks = fallback::list(&index, model, listed.map(|entry| &*entry.id));
         let asked = Arc::from(model);
         if let Some((entry, suffix)) = found {
-            return Ok(Route { index, entry, asked, suffix, fallbacks, passed: 0, home: None });
+            return Ok(Route { index, entry, asked, suffix, fallbacks, passed: 0, home: None, mapping });
         }
         let substitute = fallbacks.as_ref().and_then(|list| fallback::next(&index, list, 0, now));
         match substitute {
             Some(Substitute { entry, thinking, passed }) => {
                 let suffix = thinking.or(suffix);
-                Ok(Route { index, entry, asked, suffix, fallbacks, passed, home: None })
+                Ok(Route { index, entry, asked, suffix, fallbacks, passed, home: None, mapping: None })
             }
             None => Err(RouteError::Unknown {
                 model: model.chars().take(SHOWN_NAME).collect(),

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use crate::fallback::Fallbacks;
+use crate::mapping::Mappings;
 
 /// The time of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Settings {
     pub switch_project: bool,
     /// What serves in place of a model that cannot (`fallback-models`).
     pub fallback_models: Fallbacks,
+    /// What serves names that only a client knows (`ampcode.model-mappings`).
+    pub mappings: Mappings,
 }
 
 impl Default for Settings {
@@ -93,6 +96,7 @@ impl Default for Settings {
             affinity_without_cache: true,
             switch_project: false,
             fallback_models: Fallbacks::new(),
+            mappings: Mappings::default(),
         }
     }
 }

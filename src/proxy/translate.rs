@@ -112,7 +112,8 @@ fn rewritten(
     let call = &asked.parsed.call;
     let conversation =
         matches!(call.operation, Operation::Generate | Operation::Completion | Operation::Compact);
-    if rules.is_empty() || !conversation {
+    let params = route.params().filter(|params| !params.is_empty());
+    if (rules.is_empty() && params.is_none()) || !conversation {
         return None;
     }
     let name = route.asked();
@@ -122,7 +123,8 @@ fn rewritten(
         client: call.client,
         header: &|name| asked.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect(),
     };
-    rules.apply(body, &subject)
+    let mapped = params.and_then(|params| params.apply(body, &subject));
+    rules.apply(mapped.as_deref().unwrap_or(body), &subject).or(mapped)
 }
 
 /// The two lines by which operators follow thinking, and the counter.

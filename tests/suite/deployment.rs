@@ -23,7 +23,9 @@ fn file(name: &str) -> String {
 }
 
 fn yaml(name: &str) -> Value {
-    serde_yaml::from_str(&file(name)).expect(name)
+    let mut text: serde_yaml::Value = serde_yaml::from_str(&file(name)).expect(name);
+    text.apply_merge().expect(name);
+    serde_json::to_value(text).expect(name)
 }
 
 /// The rest of the line that begins with `word`, which is there once.
@@ -139,7 +141,23 @@ fn row_18_compose_mounts_publishes_asks_and_restarts() {
         .iter()
         .filter_map(|port| port.as_str()?.rsplit(':').next()?.parse::<u16>().ok())
         .collect();
-    assert_eq!(ports, [8317, 8085, 1455, 54545, 51121, 11451]);
+    assert_eq!(
+        ports,
+        [config::Config::default().server.port],
+        "logins listen on localhost, where no port leads"
+    );
+    // Logins of a container: the program takes the words, and looks for the provider.
+    let login = &compose["services"]["login"];
+    assert_eq!(login["network_mode"], "host");
+    assert_eq!(login["volumes"], service["volumes"]);
+    let typed = words(&login["entrypoint"].to_string());
+    let scratch = Scratch::new();
+    let started = scratch.file("config.yaml", "api-keys: [k]\nauth-dir: auths\n").display().to_string();
+    let typed = typed.iter().skip(1).map(|word| word.replace(&format!("{IMAGE}/config.yaml"), &started));
+    let asked =
+        run(Command::new(BINARY).args(typed).arg("nobody").current_dir(scratch.path())).expect("it runs");
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(asked.status.code() == Some(1) && said.contains("nobody"), "{:?}: {said}", asked.status);
     assert_eq!(service["restart"], "unless-stopped");
     let grace =
         service["stop_grace_period"].as_str().and_then(|text| text.strip_suffix('s')?.parse::<u64>().ok());

@@ -8,6 +8,8 @@
 )]
 
 mod accounts;
+mod alerts;
+mod api_call;
 mod architecture;
 mod beside;
 mod canary;
@@ -19,6 +21,7 @@ mod deployment;
 mod discovery;
 mod doctor;
 mod embed;
+mod events;
 mod faults;
 mod files;
 mod forwarding;
@@ -31,6 +34,7 @@ mod logins;
 mod logins_cli;
 mod management;
 mod media;
+mod parallel_calls;
 mod persistence;
 mod providers;
 mod reach;
@@ -45,5 +49,6 @@ mod storm;
 mod streams;
 mod tls;
 mod torture;
+mod traces;
 mod usage;
 mod waiting;

@@ -235,6 +235,29 @@ fn row_103_and_106_logs_beside_the_configuration_show_who_served_what() {
 }
 
 #[test]
+fn row_109_models_that_amp_knows_are_served_by_others() {
+    let site = Site::own(|setup| {
+        setup.add("ampcode: {model-mappings: [{from: amp-x, to: team-a/fast}, {from: 'opus-.*', to: 'gemini/2.5-pro(low)', regex: true}, {from: amp-tab, to: iflow/tab-rt, params: {custom_model: iflow/tab-rt, temperature: 0.5}}]}\n");
+    });
+    let ask = |model: &str, more: &str| {
+        site.types(&format!(
+            r#": > $ML; chat -d '{{"model":"{model}",{more}"messages":[{{"role":"user","content":"ping"}}]}}' | jq -r '.choices[0].message.content'; jq -c '[.b.model, .b.custom_model, .b.temperature, .b.generationConfig.thinkingConfig.thinkingBudget]' $ML"#
+        ))
+        .ok()
+        .to_owned()
+    };
+    assert_eq!(ask("amp-x", ""), "pong\n[\"m1\",null,null,null]");
+    assert_eq!(ask("AMP-X", ""), "pong\n[\"m1\",null,null,null]");
+    assert_eq!(ask("claude-opus-9", ""), "pong\n[null,null,null,1024]");
+    assert_eq!(ask("amp-tab", ""), "pong\n[\"tab-rt\",\"iflow/tab-rt\",0.5,null]");
+    assert_eq!(ask("amp-tab", r#""temperature":0.1,"#), "pong\n[\"tab-rt\",\"iflow/tab-rt\",0.1,null]");
+    let line = r#"rg -N '"model":"amp-tab"' logs/*.log | rg -c '"resolved_model":"tab-rt"'"#;
+    site.types_until(line, |typed| typed.out == "2").is("2");
+    // What somebody serves keeps its name, and what nobody serves is no target.
+    site.types(r#"chat -o /dev/null -w '%{http_code}' -d '{"model":"amp-y","messages":[]}'"#).is("404");
+}
+
+#[test]
 fn row_110_trends_are_counted_by_model_over_a_window() {
     let site = Site::own(|_| ());
     site.types(
