@@ -156,7 +156,7 @@ impl Site {
 
     /// Runs a script in the server's folder, for at most so many seconds (then the code is 124). It has
     /// `$B` and `$P` base URL, `$M` that of Prometheus, `$KEY` and `$A` a client's key and header, `$SECRET` and
-    /// `$G` the operator's, `$J` JSON, `$D` the folder, `$PID` the process, `$BIN` and `cliproxy` the program,
+    /// `$G` the operator's (also where the commands look), `$J` JSON, `$D` the folder, `$PID` the process, `$BIN` and `cliproxy` the program,
     /// `$ML` what the double of the providers saw.
     pub(crate) fn shell(&self, script: &str, seconds: &str) -> Typed {
         assert!(MISSING.is_empty(), "the runbooks need these programs: {}", MISSING.join(", "));
@@ -173,6 +173,8 @@ impl Site {
             .env("P", self.url())
             .env("M", &self.metrics)
             .env("KEY", CLIENT_KEY)
+            .env("CLIPROXY_URL", self.url())
+            .env("CLIPROXY_SECRET", SECRET)
             .env("A", format!("Authorization: Bearer {CLIENT_KEY}"))
             .env("SECRET", SECRET)
             .env("G", format!("Authorization: Bearer {SECRET}"))
