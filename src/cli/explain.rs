@@ -5,10 +5,11 @@
 //! process has learnt (rests, load, errors) is not seen from outside of it, and the answer says so.
 
 use super::serve::read_named;
+use super::table::{Table, colours};
 use super::{ConfigArgs, complain, say};
 use crate::state::keys::{ClientKeys, Holder};
 use clap::Args;
-use pool::{Explained, Explanation, Now, Pool};
+use pool::{Explanation, Now, Pool};
 use serde::Serialize;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -93,7 +94,7 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
 fn of_key(holder: &Holder, explanation: &Explanation, wall_s: u64) -> KeyReport {
     let model = explanation.serves.as_ref().or(explanation.model.as_ref()).unwrap_or(&explanation.asked);
     KeyReport {
-        name: holder.name.clone(),
+        name: holder.name.to_string(),
         allowed: holder.allows(model),
         expired: holder.expired(wall_s).map(|end| end.to_string()),
     }
@@ -143,40 +144,26 @@ fn table(report: &Report) -> Result<String, std::fmt::Error> {
 
 /// One line per credential, in columns as wide as they need to be.
 fn rows(explanation: &Explanation, text: &mut String) -> std::fmt::Result {
-    const HEAD: [&str; 7] =
-        ["", "CREDENTIAL", "PROVIDER", "UPSTREAM MODEL", "PRIORITY", "WEIGHT", "STANDING"];
+    let mut table =
+        Table::new(&["", "CREDENTIAL", "PROVIDER", "UPSTREAM MODEL", "PRIORITY", "WEIGHT", "STANDING"]);
     let strategy = serde_json::to_value(explanation.strategy).unwrap_or_default();
     write!(
         text,
         "strategy {}; * = the next request goes to one of these\n\n",
         strategy.as_str().unwrap_or_default()
     )?;
-    let row = |one: &Explained| -> [String; 7] {
-        [
-            if one.chosen_from { "*" } else { "" }.to_owned(),
-            one.label.clone(),
-            one.provider.clone(),
-            one.upstream.join(", "),
-            one.priority.to_string(),
-            one.weight.to_string(),
-            one.why.clone(),
-        ]
-    };
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(explanation.candidates.iter().map(row));
-    let wide = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEAD.len()).map(wide).collect();
-    for line in &lines {
-        let cells = line.iter().zip(&widths);
-        let mut shown = String::new();
-        for (cell, wide) in cells {
-            write!(shown, "{cell:wide$}  ")?;
-        }
-        text.push_str(shown.trim_end());
-        text.push('\n');
+    for one in &explanation.candidates {
+        table.row([
+            if one.chosen_from { "*" } else { "" }.into(),
+            (&*one.label).into(),
+            (&*one.provider).into(),
+            one.upstream.join(", ").into(),
+            one.priority.to_string().into(),
+            one.weight.to_string().into(),
+            (&*one.why).into(),
+        ]);
     }
+    text.push_str(&table.text(colours()));
     text.push('\n');
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! that the message names; exit code 1, and no file was touched.
 
 use super::serve::read_named;
-use super::{ConfigArgs, complain, say};
+use super::{ConfigArgs, complain, runtime, say};
 use crate::state::State;
 use crate::state::accounts::Accounts;
 use crate::state::login::Underway;
@@ -134,14 +134,10 @@ pub(super) fn run(args: &LoginArgs) -> ExitCode {
         Ok(read) => read,
         Err(code) => return code,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("no threads can be started: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(code) => return code,
     };
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let organisation = args
         .start_url
         .clone()

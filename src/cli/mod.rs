@@ -3,14 +3,26 @@
 //! Enters: arguments and environment. Leaves: an exit code: 0, 1 for what failed, 2 for arguments that
 //! clap refuses, 78 for a broken configuration (`EX_CONFIG` of `sysexits.h`). May go wrong: whatever the
 //! command does; the message says what to do.
+//!
+//! `serve`, `check`, `doctor`, `models`, `explain`, `login` and `translate` work on files of this machine; the others ask
+//! a running process through its management API (`remote.rs`).
 
+mod accounts;
+mod alerts;
 mod check;
 mod doctor;
 mod explain;
 mod login;
+mod logs;
 mod models;
+mod quota;
+mod remote;
 mod serve;
+mod status;
+mod table;
+mod top;
 mod translate;
+mod usage;
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -22,7 +34,7 @@ const BROKEN_CONFIG: u8 = 78;
 
 /// One port in front of every LLM provider.
 #[derive(Debug, Parser)]
-#[command(name = "cliproxy", version = version(), about, disable_help_subcommand = true)]
+#[command(name = "cliproxy", version = build(), about, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -51,6 +63,20 @@ enum Command {
     Auth(AuthCommand),
     /// Show what the proxy makes of a request or an answer, from standard input
     Translate(translate::Translate),
+    /// Say how a running process is; exit code 1: somebody has to do something
+    Status(status::StatusArgs),
+    /// Watch a running process: providers and credentials by load
+    Top(top::TopArgs),
+    /// List, verify, renew, switch off and on, and remove the accounts of a running process
+    Accounts(accounts::AccountsArgs),
+    /// Show what is left of each credential
+    Quota(quota::QuotaArgs),
+    /// Show the log of a running process
+    Logs(logs::LogsArgs),
+    /// Show who used how much
+    Usage(usage::UsageArgs),
+    /// Show alerts; exit code 1 while one fires
+    Alerts(alerts::AlertsArgs),
     /// Print the version
     Version,
 }
@@ -88,12 +114,14 @@ struct ModelsArgs {
     json: bool,
 }
 
-/// Version, and what it was built from where the build says so.
+/// The version: `git describe` of a release build, or what the build was told in `CLIPROXY_BUILD`.
 pub fn version() -> &'static str {
-    match option_env!("CLIPROXY_BUILD") {
-        Some(build) => build,
-        None => env!("CARGO_PKG_VERSION"),
-    }
+    env!("CLIPROXY_VERSION")
+}
+
+/// The version, and the commit and date that it was built from where the build knows them.
+fn build() -> &'static str {
+    env!("CLIPROXY_VERSION_LINE")
 }
 
 /// Runs the command that the arguments name.
@@ -118,8 +146,15 @@ pub fn main() -> ExitCode {
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Login(args) | Command::Auth(AuthCommand::Login(args))) => login::run(&args),
         Some(Command::Translate(args)) => translate::run(&args),
+        Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Top(args)) => top::run(&args),
+        Some(Command::Accounts(args)) => accounts::run(&args),
+        Some(Command::Quota(args)) => quota::run(&args),
+        Some(Command::Logs(args)) => logs::run(&args),
+        Some(Command::Usage(args)) => usage::run(&args),
+        Some(Command::Alerts(args)) => alerts::run(&args),
         Some(Command::Version) => {
-            say(&format!("cliproxy {}\n", version()));
+            say(&format!("cliproxy {}\n", build()));
             ExitCode::SUCCESS
         }
     }
@@ -140,9 +175,30 @@ fn long_flags(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item =
 
 /// Writes to standard output; a closed pipe is no error.
 fn say(text: &str) {
+    let _ = said(text);
+}
+
+/// The same; `false` where nobody reads any more.
+fn said(text: &str) -> bool {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
+/// JSON to standard output, as scripts and people read it.
+fn say_json(value: &serde_json::Value) {
+    say(&(serde_json::to_string_pretty(value).unwrap_or_default() + "\n"));
+}
+
+/// Threads for what waits for a network.
+fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
+    // The one that serves chooses its own way in `server`.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|error| {
+        complain(&format!("no threads can be started: {error}"));
+        ExitCode::FAILURE
+    })
 }
 
 /// Writes to standard error.
@@ -172,6 +228,19 @@ mod tests {
         }
         let Some(Command::Check(check)) = parse(&["check", "--config", "f"]).command else { panic!() };
         assert_eq!(check.config.as_deref(), Some("f".as_ref()));
+    }
+
+    #[test]
+    fn where_the_process_is_may_stand_before_and_behind_what_is_asked() {
+        for arguments in [
+            &["accounts", "--url", "http://h", "--json", "list", "a.json"][..],
+            &["accounts", "list", "a.json", "--url", "http://h", "--json"],
+        ] {
+            let Some(Command::Accounts(accounts)) = parse(arguments).command else { panic!() };
+            assert!(accounts.remote().json, "{arguments:?}");
+        }
+        let wrong = ["cliproxy", "status", "--secret", "in-the-clear"].map(OsString::from);
+        assert!(Cli::try_parse_from(wrong).is_err(), "everybody could read it in the list of processes");
     }
 
     #[test]

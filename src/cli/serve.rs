@@ -36,6 +36,11 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
+/// The port that the environment says, which is stronger than the file.
+pub(super) fn port_variable() -> Option<u16> {
+    std::env::var("PORT").ok()?.parse().ok()
+}
+
 /// Reads the configuration file that a command's arguments mean; without one there is nothing to look at.
 pub(super) fn read_named(named: Option<&Path>) -> Result<(PathBuf, Config, Accounts), ExitCode> {
     let Some(file) = config_file(named) else {
@@ -82,8 +87,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Err(code) => return code,
     };
     crate::observe::log::configure(&reload::logging(&loaded.config, loaded.file.as_ref().map(Watched::file)));
-    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok());
-    let started = start(loaded, port, args.upgrade);
+    let started = start(loaded, port_variable(), args.upgrade);
     crate::observe::log::flush();
     match started {
         Ok(()) => ExitCode::SUCCESS,

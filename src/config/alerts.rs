@@ -241,7 +241,11 @@ impl Default for NotifyTarget {
 
 /// Where a webhook is. Its path and query often are what lets a caller in: they are never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WebhookUrl(Url);
+pub struct WebhookUrl {
+    origin: Url,
+    /// Path and query.
+    target: Secret,
+}
 
 impl WebhookUrl {
     fn parse(text: &str) -> Result<Self, &'static str> {
@@ -249,17 +253,29 @@ impl WebhookUrl {
         if url.fragment().is_some() {
             return Err("it has a fragment (#)");
         }
-        Ok(Self(url))
+        let target = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let mut origin = url;
+        origin.set_path("");
+        origin.set_query(None);
+        Ok(Self { origin, target: Secret::from(target.as_str()) })
     }
 
-    /// The URL itself.
-    pub fn expose(&self) -> &Url {
-        &self.0
+    /// Scheme, host and port.
+    pub fn origin(&self) -> &Url {
+        &self.origin
+    }
+
+    /// Path and query.
+    pub fn secret(&self) -> &Secret {
+        &self.target
     }
 
     /// What people may see: scheme, host and port.
     pub fn masked(&self) -> String {
-        format!("{}/{MASK}", self.0.origin().ascii_serialization())
+        format!("{}/{MASK}", self.origin.origin().ascii_serialization())
     }
 }
 
@@ -293,6 +309,11 @@ impl ServiceUrl {
     /// The address itself.
     pub fn expose_secret(&self) -> &str {
         self.0.expose_secret()
+    }
+
+    /// The same, hidden.
+    pub fn secret(&self) -> &Secret {
+        &self.0
     }
 
     /// Whether there is none.

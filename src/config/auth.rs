@@ -1,6 +1,6 @@
 //! Who may come in, and where accounts live.
 //!
-//! Enters: `api-keys`, `ws-auth`, `auth-dir`, `auth-auto-refresh-workers`, the old block `auth`. Leaves:
+//! Enters: `api-keys`, `ws-auth`, `metrics-auth`, `auth-dir`, `auth-auto-refresh-workers`, the old block `auth`. Leaves:
 //! [`Auth`]. May go wrong: nothing but kinds; keys are trimmed, empty and repeated ones are left out with a
 //! warning by [`crate::check`].
 
@@ -21,6 +21,8 @@ pub struct Auth {
     pub api_keys: Vec<ClientKey>,
     /// Whether the relay WebSocket `/v1/ws` asks for a key too.
     pub ws_auth: bool,
+    /// Whether `/v1/metrics/providers` asks for a client key or the management key.
+    pub metrics_auth: bool,
     /// Folder with one JSON file per account; `~` is the home folder.
     pub auth_dir: String,
     /// Token refreshes at once; 0: 16.
@@ -35,6 +37,7 @@ impl Default for Auth {
         Self {
             api_keys: Vec::new(),
             ws_auth: true,
+            metrics_auth: false,
             auth_dir: "~/.cli-proxy-api".to_owned(),
             auth_auto_refresh_workers: 0,
             auth: OldAuth::default(),

@@ -14,7 +14,7 @@ mod payload;
 use crate::proxy::ProxySetting;
 use crate::report::Report;
 use crate::tree::Place;
-use crate::{Auth, Config, Listen, ProxyProtocol, Server};
+use crate::{Auth, Config, Listen, ModelPrice, ProxyProtocol, Server};
 use std::collections::HashSet;
 
 /// Checks and cleans `config`.
@@ -27,6 +27,22 @@ pub(crate) fn check(config: &mut Config, report: &mut Report<'_, '_>) {
     models::check(&mut config.models, report);
     payload::check(&mut config.payload, report);
     alerts::check(&mut config.alerts, report);
+    prices(&mut config.logging.prices, report);
+}
+
+fn prices(prices: &mut Vec<ModelPrice>, report: &mut Report<'_, '_>) {
+    let list = Place::Root.key("prices");
+    let mut n = 0;
+    prices.retain_mut(|price| {
+        price.model = price.model.trim().to_lowercase();
+        price.provider = price.provider.trim().to_owned();
+        let whole = !price.model.is_empty() && price.input.is_some() && price.output.is_some();
+        if !whole {
+            report.warn(&list.item(n), "left out: it needs model, input and output");
+        }
+        n += 1;
+        whole
+    });
 }
 
 /// Warns of a proxy that cannot be used.

@@ -11,11 +11,11 @@ use crate::tree::joined;
 use crate::{
     AlertRule, Alerts, AmpKey, AmpMapping, Ampcode, Auth, BaseUrl, ClaudeCode, ClientKey, Codex, CompatKey,
     Config, ErrorRule, EventStreams, Expiry, Headers, Host, ImageGeneration, KeyEntry, Limits, Listen,
-    Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, Models, Networks, NotifyTarget,
-    OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol, ProxySetting,
-    QuotaExceeded, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span, Strategy, Streaming,
-    ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown, UnknownModelStatus, Waiting, Weight,
-    Xai,
+    Listeners, Logging, Management, Metrics, ModelEntry, ModelOverride, ModelPrice, Models, Networks,
+    NotifyTarget, OauthAlias, OpenaiCompatibility, OwnTimeouts, Params, Payload, Providers, ProxyProtocol,
+    ProxySetting, QuotaExceeded, Ratio, RawParams, Routing, Rule, Secret, Selection, Server, Shutdown, Span,
+    Strategy, Streaming, Telemetry, ThinkingBounds, ThinkingRules, Timeouts, Tls, TransientCooldown,
+    UnknownModelStatus, Waiting, Weight, Xai,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,7 @@ impl ChangeSet {
 
     fn add(&mut self, path: String) {
         let key = path.split(['.', '[']).next().unwrap_or_default();
-        let needs_restart = matches!(key, "host" | "port" | "tls" | "extra-listen" | "metrics");
+        let needs_restart = matches!(key, "host" | "port" | "tls" | "extra-listen" | "metrics" | "telemetry");
         self.changes.push(Change { path, needs_restart });
     }
 }
@@ -56,8 +56,19 @@ impl ChangeSet {
 /// What has to be done to get from `old` to `new`.
 pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     let mut set = ChangeSet::default();
-    let Config { server, auth, providers, models, payload, routing, streaming, logging, management, alerts } =
-        new;
+    let Config {
+        server,
+        auth,
+        providers,
+        models,
+        payload,
+        routing,
+        streaming,
+        logging,
+        management,
+        alerts,
+        telemetry,
+    } = new;
     old.server.compare(server, "", &mut set);
     old.auth.compare(auth, "", &mut set);
     old.providers.compare(providers, "", &mut set);
@@ -68,6 +79,7 @@ pub fn diff(old: &Config, new: &Config) -> ChangeSet {
     old.logging.compare(logging, "", &mut set);
     old.management.compare(management, "remote-management", &mut set);
     old.alerts.compare(alerts, "alerts", &mut set);
+    old.telemetry.compare(telemetry, "telemetry", &mut set);
     set
 }
 
@@ -134,9 +146,11 @@ leaves!(
     AmpMapping,
     OauthAlias,
     ModelOverride,
+    ModelPrice,
     Expiry,
     AlertRule,
     NotifyTarget,
+    Ratio,
 );
 
 impl<T: Compare> Compare for Option<T> {}
@@ -199,7 +213,7 @@ structs! {
     Timeouts { connect_seconds, first_byte_seconds, idle_seconds, client_body_seconds }
     Shutdown { delay_seconds, drain_seconds, upgrade_drain_seconds }
     Metrics { listen }
-    Auth { api_keys, ws_auth, auth_dir, auth_auto_refresh_workers, auth }
+    Auth { api_keys, ws_auth, metrics_auth, auth_dir, auth_auto_refresh_workers, auth }
     Providers {
         proxy_url, gemini_api_key, interactions_api_key, claude_api_key, codex_api_key, xai_api_key,
         vertex_api_key, openai_compatibility, deepseek, fireworks, groq, kilo, minimax, mistral, novita,
@@ -249,10 +263,11 @@ structs! {
     EventStreams { keepalive_seconds, bootstrap_retries, bootstrap_hold_ms }
     Logging {
         debug, logging_to_file, log_dir, logs_max_total_size_mb, error_logs_max_files, request_log,
-        commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds,
+        commercial_mode, usage_statistics_enabled, redis_usage_queue_retention_seconds, prices,
     }
-    Management { allow_remote, secret_key, disable_control_panel }
+    Management { allow_remote, secret_key, disable_control_panel, release_url, api_call_hosts }
     Alerts { enabled, rules, notify }
+    Telemetry { otlp_endpoint, headers, sample_ratio, service_name }
 }
 
 #[cfg(test)]
@@ -308,14 +323,24 @@ mod tests {
     }
 
     #[test]
-    fn listeners_need_a_restart_and_nothing_else_does() {
+    fn listeners_and_traces_need_a_restart_and_nothing_else_does() {
         let new = "host: '::1'\nport: 1\ntls: {enable: true, cert: a, key: b}\nextra-listen: 2\n\
-                   metrics: {listen: ''}\ndebug: true\nlimits: {max-in-flight: 5}\nstreaming: {keepalive-seconds: 1}\n";
+                   metrics: {listen: ''}\ndebug: true\nlimits: {max-in-flight: 5}\nstreaming: {keepalive-seconds: 1}\n\
+                   telemetry: {sample-ratio: 0.5}\n";
         let set = diff(&Config::default(), &config(new));
         let restart: Vec<_> = set.needing_restart().collect();
         assert_eq!(
             restart,
-            ["host", "port", "tls.enable", "tls.cert", "tls.key", "extra-listen", "metrics.listen"]
+            [
+                "host",
+                "port",
+                "tls.enable",
+                "tls.cert",
+                "tls.key",
+                "extra-listen",
+                "metrics.listen",
+                "telemetry.sample-ratio"
+            ]
         );
         assert_eq!(set.changes.len(), restart.len() + 3);
         assert!(diff(&Config::default(), &Config::default()).is_empty());

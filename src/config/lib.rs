@@ -25,9 +25,10 @@
 //! | `payload.rs` | changes to request bodies |
 //! | `routing.rs` | selection, retries, cooldowns |
 //! | `streaming.rs` | answers under way |
-//! | `logging.rs` | logs and usage records |
+//! | `logging.rs`, `prices.rs` | logs and usage records; what tokens cost |
 //! | `management.rs` | management interface |
 //! | `alerts.rs` | what is watched, and who is told |
+//! | `telemetry.rs` | traces |
 //! | `secret.rs`, `endpoint.rs`, `proxy.rs`, `header.rs`, `span.rs`, `lenient.rs` | kinds of values |
 //! | `load.rs` | bytes → configuration: the steps below in order |
 //! | `parse.rs`, `tree.rs` | YAML → a tree that knows positions |
@@ -59,6 +60,7 @@ mod models;
 mod notice;
 mod parse;
 mod payload;
+mod prices;
 mod providers;
 mod proxy;
 mod read;
@@ -70,6 +72,7 @@ mod secrets;
 mod server;
 mod span;
 mod streaming;
+mod telemetry;
 mod tree;
 mod unknown;
 
@@ -97,6 +100,7 @@ pub use models::{
 };
 pub use notice::{Broken, Loaded, Notice};
 pub use payload::{JsonText, Params, Payload, RawParams, Rule, Scope};
+pub use prices::{ModelPrice, Price};
 pub use providers::{Codex, Providers, Xai};
 pub use proxy::{ProxyLogin, ProxyScheme, ProxySetting, ProxyUrl};
 pub use routing::{QuotaExceeded, Routing, Selection, Strategy, TransientCooldown, Waiting};
@@ -107,11 +111,12 @@ pub use server::{
 };
 pub use span::Span;
 pub use streaming::{EventStreams, Streaming};
+pub use telemetry::{Ratio, Telemetry};
 
 use serde::Serialize;
 
-/// The whole file. Most sections are keys of its top level; `payload`, `management` and `alerts` are blocks of
-/// it.
+/// The whole file. Most sections are keys of its top level; `payload`, `management`, `alerts` and `telemetry` are
+/// blocks of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// Where clients come in.
@@ -142,6 +147,8 @@ pub struct Config {
     pub management: Management,
     /// What is watched, and who is told.
     pub alerts: Alerts,
+    /// Where traces go.
+    pub telemetry: Telemetry,
 }
 
 impl Config {

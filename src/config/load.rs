@@ -44,6 +44,7 @@ pub fn load(bytes: &[u8]) -> Result<Loaded, Broken> {
         logging: sections.read(None),
         management: sections.read(Some("remote-management")),
         alerts: sections.read(Some("alerts")),
+        telemetry: sections.read(Some("telemetry")),
     };
     let (strange, top) = (sections.unknown, sections.top);
     unknown::report(&tree, strange, &top, &mut found);

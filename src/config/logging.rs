@@ -1,11 +1,12 @@
 //! What is written down.
 //!
 //! Enters: `debug`, `logging-to-file`, `log-dir`, `logs-max-total-size-mb`, `error-logs-max-files`,
-//! `request-log`, `commercial-mode`, `usage-statistics-enabled`, `redis-usage-queue-retention-seconds`.
-//! Leaves: [`Logging`]. May go wrong: nothing but kinds; numbers out of range move to the nearest that is
+//! `request-log`, `commercial-mode`, `usage-statistics-enabled`, `redis-usage-queue-retention-seconds`,
+//! `prices`. Leaves: [`Logging`]. May go wrong: nothing but kinds; numbers out of range move to the nearest that is
 //! legal, as CLIProxyAPI does it.
 
 use crate::lenient::floor_zero;
+use crate::prices::ModelPrice;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Error logs that are kept when the file does not say.
@@ -36,6 +37,15 @@ pub struct Logging {
     /// Seconds for which usage records wait to be fetched: 1 to 3600.
     #[serde(deserialize_with = "retention")]
     pub redis_usage_queue_retention_seconds: u32,
+    /// What tokens cost; the first that fits counts.
+    pub prices: Vec<ModelPrice>,
+}
+
+impl Logging {
+    /// For how many milliseconds usage records wait to be fetched; `None`: none are kept.
+    pub fn usage_queue_ms(&self) -> Option<u64> {
+        self.usage_statistics_enabled.then(|| u64::from(self.redis_usage_queue_retention_seconds) * 1000)
+    }
 }
 
 impl Default for Logging {
@@ -50,6 +60,7 @@ impl Default for Logging {
             commercial_mode: false,
             usage_statistics_enabled: false,
             redis_usage_queue_retention_seconds: 60,
+            prices: Vec::new(),
         }
     }
 }

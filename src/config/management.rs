@@ -1,7 +1,8 @@
 //! Who may manage us over HTTP.
 //!
-//! Enters: `remote-management`. Leaves: [`Management`]. May go wrong: nothing but kinds.
+//! Enters: `remote-management`. Leaves: [`Management`]. May go wrong: an address that is no URL.
 
+use crate::endpoint::{BaseUrl, optional};
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,11 @@ pub struct Management {
     pub secret_key: Secret,
     /// Do not serve the dashboard.
     pub disable_control_panel: bool,
+    /// Where the newest version is told, as JSON with `tag_name`; `None`: nobody is asked.
+    #[serde(deserialize_with = "optional")]
+    pub release_url: Option<BaseUrl>,
+    /// Hosts in private networks that `api-call` may ask.
+    pub api_call_hosts: Vec<String>,
 }
 
 impl Management {

@@ -27,6 +27,7 @@ mod tests {
         groq: [{api-key: CANARY-groq-key-0123456789, proxy-url: 'h:1:u:CANARY-pw'}]\n\
         openai-compatibility: [{name: a, base-url: 'http://h', models: [{name: m}], \
           api-key-entries: [{api-key: CANARY-compat-key-0123456789}]}]\n\
+        telemetry: {otlp-endpoint: 'http://h', headers: {X-Key: CANARY-collector-0123456789}}\n\
         alerts: {notify: [{webhook: 'https://h/CANARY-path?sig=CANARY-query', secret: CANARY-hmac, \
           headers: {Authorization: CANARY-header}, proxy-url: 'http://CANARY-user:CANARY-pw@h:1'}, \
           {command: [x, CANARY-argument]}, {apprise: 'mailto://CANARY:0123456789@h'}]}\n";

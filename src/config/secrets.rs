@@ -6,12 +6,12 @@
 use crate::block::Block;
 use crate::header::{HeaderValue, Headers};
 use crate::proxy::ProxySetting;
-use crate::{Account, Config, Secret};
+use crate::{Account, Config, NotifyTarget, Secret, WebhookUrl};
 
 impl Config {
     /// All secrets of the file, those of clients included; empty ones are left out.
     pub fn secrets(&self) -> Vec<&Secret> {
-        let Self { auth, providers, management, .. } = self;
+        let Self { auth, providers, management, alerts, .. } = self;
         let mut found: Vec<&Secret> = auth.api_keys.iter().map(|key| &key.api_key).collect();
         found.push(&management.secret_key);
         found.extend(of_proxy(&providers.proxy_url));
@@ -31,8 +31,20 @@ impl Config {
             found.push(&key.upstream_api_key);
             found.extend(&key.api_keys);
         }
+        found.extend(alerts.notify.iter().flat_map(NotifyTarget::secrets));
+        found.extend(of_headers(&self.telemetry.headers));
         found.retain(|secret| !secret.is_empty());
         found
+    }
+}
+
+impl NotifyTarget {
+    /// All secrets of the target, some of them empty.
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let own = [&self.secret, self.apprise.secret()].into_iter();
+        let webhook = self.webhook.iter().map(WebhookUrl::secret);
+        let sent = of_proxy(&self.proxy_url).chain(of_headers(&self.headers));
+        own.chain(webhook).chain(&self.command.arguments).chain(sent)
     }
 }
 

@@ -41,7 +41,7 @@ async fn list(State(app): State<App>) -> Result<Json, Refusal> {
     let app = Arc::clone(&app);
     beside(move || {
         look(&app);
-        let alerts = app.watch.lock().list();
+        let alerts = current(&app);
         let firing = alerts.iter().filter(|alert| alert.status == Status::Firing).count();
         let enabled = app.state.snapshot.load().config.alerts.enabled;
         let notifications = app.notifier.counts();
@@ -50,6 +50,11 @@ async fn list(State(app): State<App>) -> Result<Json, Refusal> {
         }))
     })
     .await
+}
+
+/// All alerts, as they were at the last look.
+pub(super) fn current(app: &Manage) -> Vec<Alert> {
+    app.watch.lock().list()
 }
 
 async fn rules(State(app): State<App>) -> Json {

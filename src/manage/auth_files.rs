@@ -1,4 +1,5 @@
-//! Account files: list, download, upload, delete, switch on and off, change members.
+//! Account files: list, download, upload, delete, switch on and off, change members. Keys of the configuration are
+//! switched by the same route ([`super::config_keys`]).
 //!
 //! Enters: names, JSON, forms. Leaves: lists, files, the changed files in force at once. May go wrong: a name
 //! that is none (400), a file that is not there (404), content that is no account (400); of several files some
@@ -8,7 +9,7 @@ use super::answer::{Json, Refusal, read};
 use super::auth_list::{auth_index, files, names, text};
 use super::file_name::{in_folder, plain};
 use super::lists::Parameters;
-use super::{App, Routes, beside};
+use super::{App, Routes, beside, config_keys};
 use crate::state::State as Shared;
 use crate::state::account_files::Content;
 use axum::body::{Body, Bytes};
@@ -234,11 +235,14 @@ fn several(results: Vec<(String, Result<(), Refusal>)>, done: &str) -> Result<Re
     }
 }
 
-async fn status(State(app): State<App>, body: Bytes) -> Result<Json, Refusal> {
+async fn status(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
     let body = read(&body)?;
     let flag = |key| body.get(key).and_then(Value::as_bool);
     let disabled = flag("disabled").or(flag("enabled").map(|on| !on));
     let disabled = disabled.ok_or_else(|| Refusal::bad("missing disabled"))?;
+    if let Some(meant) = config_keys::meant(&app, &body) {
+        return config_keys::switch(&app, &headers, meant, disabled).await;
+    }
     let state = Arc::clone(&app.state);
     beside(move || {
         let name = meant(&state, &body)?;
@@ -248,7 +252,7 @@ async fn status(State(app): State<App>, body: Bytes) -> Result<Json, Refusal> {
         })
     })
     .await??;
-    Ok(Json(json!({ "status": "ok", "disabled": disabled })))
+    Ok(Json(json!({ "status": "ok", "disabled": disabled })).into_response())
 }
 
 /// Changes the members of an account file. What comes of it has to be an account.

@@ -3,7 +3,9 @@
 //! Enters: the folder, the pool. Leaves: one element per file, also for those that cannot be served, with the
 //! reason. Tokens stay where they are. Nothing may go wrong.
 
+use super::requests::recent;
 use crate::state::State;
+use crate::state::renew::LoginState;
 use config::Account;
 use jiff::Timestamp;
 use pool::{CredentialSpec, Status, renewal};
@@ -35,6 +37,7 @@ pub(super) fn files(state: &State) -> Vec<Value> {
         .map(|spec| (spec.id.as_str(), names(spec, snapshot.config.models.force_model_prefix).len()))
         .collect();
     let pool = state.pool.credentials(state.now());
+    let lately = state.pool.recent(state.now());
     let standing: HashMap<&str, &Status> = pool.iter().map(|status| (status.id.as_str(), status)).collect();
     let now_s = state.now().wall_s;
     let mut files: Vec<Value> = accounts
@@ -43,7 +46,10 @@ pub(super) fn files(state: &State) -> Vec<Value> {
         .map(|account| {
             let count = models.get(account.file.as_str()).copied();
             let status = standing.get(account.file.as_str()).copied();
-            let mut file = served(&folder, account, status, count, now_s);
+            let login = state.login_state(&account.file);
+            let mut file = served(&folder, account, status, &login, count, now_s);
+            let buckets = status.and_then(|status| lately.get(&status.id));
+            file["recent_requests"] = buckets.map_or_else(|| json!([]), recent);
             if status.and_then(|status| state.listing(&status.id)).is_some_and(|listing| listing.stale) {
                 file["models_stale"] = true.into();
             }
@@ -130,6 +136,7 @@ fn served(
     folder: &Path,
     account: &Account,
     status: Option<&Status>,
+    login: &LoginState,
     models: Option<usize>,
     now_s: u64,
 ) -> Value {
@@ -141,6 +148,7 @@ fn served(
     let (word, message) = match (models, rest) {
         (None, _) => ("error", format!("this version does not speak to `{}`", account.channel)),
         _ if settings.disabled => ("disabled", String::new()),
+        _ if login.needs_login => ("error", format!("log in again: {}", login.problem)),
         (_, Some(rest)) => {
             ("error", format!("rests {} s after {}", rest.left_ms.div_ceil(1000), rest.class.name()))
         }
@@ -163,7 +171,7 @@ fn served(
         ("failed", json!(status.map_or(0, |status| status.failed))),
         ("models", json!(models.unwrap_or(0))),
         ("expires_at", json!(expires.and_then(moment))),
-        ("refresh_state", json!(refresh_state(account, expires, now_s))),
+        ("refresh_state", json!(refresh_state(account, login, expires, now_s))),
         ("last_refresh", json!(last_refresh(&folder.join(&account.file)))),
         ("priority", json!(settings.priority)),
         ("weight", json!(settings.weight.0)),
@@ -181,10 +189,17 @@ fn served(
     members.into()
 }
 
-/// How the token stands: `failed` is one that ran out although it could have been renewed.
-pub(super) fn refresh_state(account: &Account, expires: Option<u64>, now_s: u64) -> &'static str {
+/// How the token stands: `failed` is one that could not be renewed, or ran out although it could have been.
+pub(super) fn refresh_state(
+    account: &Account,
+    login: &LoginState,
+    expires: Option<u64>,
+    now_s: u64,
+) -> &'static str {
     match expires {
         _ if !renewal::renewable(account) => "none",
+        _ if login.running => "refreshing",
+        _ if login.needs_login || !login.problem.is_empty() => "failed",
         Some(end) if end <= now_s => "failed",
         _ if renewal::due_s(account, 0).is_some_and(|due| due <= now_s) => "due",
         _ => "ok",

@@ -47,14 +47,33 @@ const MAPS: [ByProvider; 3] = [
     ByProvider { key: "oauth-request-scoped-errors", list: "rules", empty_removes: true },
 ];
 
-pub(super) fn routes() -> Routes {
+/// All lists of entries.
+fn lists() -> impl Iterator<Item = Entries> {
     let by_key = Block::ALL.iter().map(|block| {
         // A key alone is an entry where the provider's address is known.
         let needs = if matches!(block, Block::Codex | Block::Xai) { "base-url" } else { "api-key" };
         Entries { key: block.key(), told_by: "api-key", needs }
     });
     let compat = Entries { key: COMPAT, told_by: "name", needs: "base-url" };
-    by_key.chain([compat]).map(Entries::route).chain(MAPS.iter().map(|map| map.route())).collect()
+    by_key.chain([compat])
+}
+
+pub(super) fn routes() -> Routes {
+    lists().map(Entries::route).chain(MAPS.iter().map(|map| map.route())).collect()
+}
+
+/// The entries of all lists of a file, by list. Each has its `auth-index`, or its keys have.
+pub(super) fn indexed(
+    document: &Value,
+    mut specs: Vec<CredentialSpec>,
+) -> impl Iterator<Item = (&'static str, Vec<Value>)> {
+    lists().map(move |of| {
+        let mut entries = list(document.get(of.key).cloned().unwrap_or_default());
+        for entry in &mut entries {
+            of.put_index(entry, &mut specs);
+        }
+        (of.key, entries)
+    })
 }
 
 impl Entries {

@@ -81,10 +81,11 @@ fn read(body: &[u8], snapshot: &Snapshot) -> Result<Wish, Refusal> {
 fn holder(name: &str, snapshot: &Snapshot) -> Result<String, Refusal> {
     let keys = &snapshot.config.auth.api_keys;
     let names = (0..keys.len()).filter_map(|n| Some((n, &snapshot.keys.holder(n as u32)?.name)));
-    let mut found = names
-        .filter(|(n, known)| *known == name || keys.get(*n).is_some_and(|key| key.api_key.masked() == name));
+    let mut found = names.filter(|(n, known)| {
+        &***known == name || keys.get(*n).is_some_and(|key| key.api_key.masked() == name)
+    });
     match (found.next(), found.next()) {
-        (Some((_, name)), None) => Ok(name.clone()),
+        (Some((_, name)), None) => Ok(name.to_string()),
         (None, _) => Err(Refusal::bad("no client key is called that; the key itself is no name")),
         _ => Err(Refusal::bad("several client keys are called that")),
     }

@@ -61,6 +61,29 @@ pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -
     response
 }
 
+/// The layer before the metrics of providers: open, unless the configuration asks for a key of either kind.
+pub(super) async fn metrics_gate(State(app): State<App>, request: Request, next: Next) -> Response {
+    let snapshot = app.state.snapshot.load_full();
+    if !snapshot.config.auth.metrics_auth || is_client(&app, &snapshot.keys, &request) {
+        return next.run(request).await;
+    }
+    if !app.gate.secrets.any(&snapshot.config.management) {
+        return Refusal::new(StatusCode::UNAUTHORIZED, "a client key is needed here").response();
+    }
+    gate(State(app), request, next).await
+}
+
+/// Whether a request shows a client key that is good now.
+fn is_client(app: &Manage, keys: &ClientKeys, request: &Request) -> bool {
+    match keys.admit(request.headers(), request.uri().query()) {
+        Admission::Key(number) if !keys.has_templates() => {
+            let now_s = app.state.now().wall_s;
+            keys.holder(number).is_some_and(|holder| holder.expired(now_s).is_none())
+        }
+        _ => false,
+    }
+}
+
 /// `open`: the request brings a permission of its own in place of the secret.
 async fn check(app: &Manage, peer: Peer, headers: &HeaderMap, open: bool) -> Result<(), Refusal> {
     let snapshot = app.state.snapshot.load_full();

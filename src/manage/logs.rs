@@ -41,16 +41,16 @@ pub(super) fn routes() -> Routes {
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
+pub(super) struct Cursor {
     inode: u64,
     offset: u64,
 }
 
 /// What was read.
 #[derive(Debug, Default)]
-struct Page {
-    lines: Vec<String>,
-    next: Option<Cursor>,
+pub(super) struct Page {
+    pub lines: Vec<String>,
+    pub next: Option<Cursor>,
     reset: bool,
 }
 
@@ -66,7 +66,7 @@ impl Cursor {
     }
 }
 
-fn folder(state: &Shared) -> Result<PathBuf, Refusal> {
+pub(super) fn folder(state: &Shared) -> Result<PathBuf, Refusal> {
     let config = &state.snapshot.load().config;
     let folder = reload::logging(config, state.config_file.path().as_deref()).folder;
     folder.ok_or_else(|| Refusal::bad("logging to file disabled"))
@@ -142,6 +142,15 @@ fn behind(files: &[PathBuf], cursor: Cursor, limit: usize) -> Page {
         }
     }
     page
+}
+
+/// What came behind a cursor; without one, the last line and a cursor.
+pub(super) fn new_lines(folder: &Path, cursor: Option<Cursor>) -> Page {
+    let files = files(folder);
+    match cursor {
+        Some(cursor) => behind(&files, cursor, MOST_LINES),
+        None => tail(&files, 1),
+    }
 }
 
 /// Seconds since 1970 at which a line was written.

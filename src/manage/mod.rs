@@ -13,23 +13,31 @@
 //! | `lists.rs`, `blocks.rs`, `mask.rs` | lists of keys, maps by provider |
 //! | `document.rs` | the configuration as a whole |
 //! | `auth_files.rs`, `auth_list.rs`, `auth_refresh.rs`, `file_name.rs` | account files |
+//! | `config_keys.rs`, `vertex.rs` | keys of the configuration, switched on and off; Google's key files |
 //! | `providers.rs` | providers: metrics and abilities |
 //! | `logins.rs` | logins to accounts |
-//! | `routing.rs`, `quota.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `routing.rs`, `quota.rs`, `credentials.rs`, `kiro.rs`, `logs.rs` | what is going on |
+//! | `events.rs`, `requests.rs` | the same as it happens; requests one by one |
+//! | `api_call.rs`, `latest_version.rs` | questions to others |
 //! | `request_logs.rs`, `body_capture.rs` | what was written down of single requests |
 //! | `alerts.rs`, `notify.rs` | what should be looked at, and who is told |
 
 mod alerts;
 mod answer;
+mod api_call;
 mod auth_files;
 mod auth_list;
 mod auth_refresh;
 mod blocks;
 mod body_capture;
+mod config_keys;
+mod credentials;
 mod document;
+mod events;
 mod file_name;
 mod gate;
 mod kiro;
+mod latest_version;
 mod lists;
 mod lockout;
 mod logins;
@@ -39,12 +47,14 @@ mod notify;
 mod providers;
 mod quota;
 mod request_logs;
+mod requests;
 mod routing;
 mod secret;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod vertex;
 
 use crate::state::State;
 use crate::state::sidecar::{Answer, Hop};
@@ -85,6 +95,7 @@ pub(crate) struct Manage {
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
+    events: events::Events,
     notifier: notify::Notifier,
     version: &'static str,
 }
@@ -124,6 +135,7 @@ impl Manage {
             kiro: kiro::Cache::default(),
             providers: providers::Cache::default(),
             watch: alerts::Watch::default(),
+            events: events::Events::default(),
             version,
         }
     }
@@ -197,7 +209,7 @@ async fn send(response: Response<Body>, answer: tokio::sync::oneshot::Sender<Ans
     }
 }
 
-/// All routes. Those outside [`ROOT`] need no secret.
+/// All routes. Those outside [`ROOT`] need no secret, unless the configuration says so.
 fn router(app: &App) -> Router {
     let mut inner = Router::new();
     for (path, methods) in all_routes() {
@@ -209,7 +221,10 @@ fn router(app: &App) -> Router {
         // The data path bounds bodies before they come here.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(app), gate::gate))
-        .route("/v1/metrics/providers", get(providers::metrics));
+        .route(
+            "/v1/metrics/providers",
+            get(providers::metrics).route_layer(from_fn_with_state(Arc::clone(app), gate::metrics_gate)),
+        );
     logins::pages(inner).with_state(Arc::clone(app))
 }
 
@@ -226,12 +241,18 @@ fn all_routes() -> Routes {
         .chain(auth_refresh::routes())
         .chain(routing::routes())
         .chain(quota::routes())
+        .chain(credentials::routes())
         .chain(logins::routes())
         .chain(logs::routes())
         .chain(request_logs::routes())
         .chain(body_capture::routes())
         .chain(usage::routes())
         .chain(alerts::routes())
+        .chain(events::routes())
+        .chain(requests::routes())
+        .chain(api_call::routes())
+        .chain(latest_version::routes())
+        .chain(vertex::routes())
         .collect()
 }
 

@@ -8,6 +8,7 @@ use super::answer::{Json, Refusal};
 use super::lists::Parameters;
 use super::{App, Manage, beside};
 use crate::observe::providers::report::{self, Standing};
+use crate::state::SUPPORTED_CLIENTS;
 use axum::extract::{Query, State};
 use parking_lot::Mutex;
 use pool::{CredentialSpec, Status};
@@ -21,18 +22,6 @@ const WINDOW: u64 = 600;
 
 /// How long the counts of credentials and models hold.
 const KEPT: Duration = Duration::from_secs(1);
-
-/// What clients every provider serves: all formats are translated into all others, and these are the tools
-/// that speak one of them.
-const CLIENTS: [&str; 7] = [
-    "openai-chat",
-    "openai-responses",
-    "claude-messages",
-    "gemini",
-    "claude-code",
-    "codex-cli",
-    "gemini-cli",
-];
 
 /// What is known of the credentials of a provider.
 #[derive(Debug, Default)]
@@ -164,7 +153,7 @@ pub(super) fn abilities(app: &Manage) -> Value {
             "models": known.map_or(0, Group::models),
             "prefixes": texts(|spec| spec.prefix.as_deref().unwrap_or_default()),
             "base_urls": texts(|spec| &spec.base_url),
-            "supported_clients": CLIENTS,
+            "supported_clients": SUPPORTED_CLIENTS,
         })
     };
     by_name.into_iter().map(provider).collect()

@@ -28,7 +28,8 @@ async fn quota(State(app): State<App>) -> Result<Json, super::Refusal> {
             .iter()
             .map(|account| {
                 let expires = account.expires.as_ref().and_then(renewal::expires_s);
-                (account.file.as_str(), refresh_state(account, expires, now.wall_s))
+                let login = app.state.login_state(&account.file);
+                (account.file.as_str(), refresh_state(account, &login, expires, now.wall_s))
             })
             .collect();
         let mut shown = Vec::new();

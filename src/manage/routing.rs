@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 pub(super) fn routes() -> Routes {
     vec![
         ("routing/explain".to_owned(), get(explain)),
+        ("resolve".to_owned(), get(explain)),
         ("routing/collisions".to_owned(), get(collisions)),
         ("model-definitions/{channel}".to_owned(), get(definitions)),
     ]

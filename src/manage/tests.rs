@@ -35,6 +35,12 @@ fn request(method: &Method, path: &str, headers: &[(&str, &str)], body: &str) ->
 }
 
 async fn text_of(response: Response<Body>) -> String {
+    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.starts_with("text/event-stream") {
+        // It has no end.
+        let first = response.into_body().into_data_stream().next().await;
+        return String::from_utf8(first.unwrap().unwrap().to_vec()).unwrap();
+    }
     let bytes = axum::body::to_bytes(response.into_body(), 64 << 20).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }

@@ -6,7 +6,7 @@
 use super::answer::{Json, Refusal};
 use super::{App, Routes, beside};
 use crate::observe::usage::Sums;
-use crate::observe::usage::query::Query as Question;
+use crate::observe::usage::query::{Bill, Query as Question};
 use crate::state::usage::UsageRow;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
@@ -49,7 +49,11 @@ async fn ask(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Json, 
     for group in &groups {
         total.add(&group.sums);
     }
-    Ok(Json(json!({ "usage": groups, "total": total })))
+    let mut shown = json!(total);
+    let bill = Bill::of(&total);
+    shown["cost_usd"] = bill.cost_usd.into();
+    shown["unpriced_tokens"] = bill.unpriced_tokens.into();
+    Ok(Json(json!({ "usage": groups, "total": shown })))
 }
 
 async fn export(State(app): State<App>) -> Result<Json, Refusal> {

@@ -55,6 +55,9 @@ pub struct Metrics {
     key_refusals: IntCounterVec,
     /// Notifications of alerts.
     pub notifications: IntCounterVec,
+    /// Spans by what became of them.
+    #[cfg(feature = "otlp")]
+    pub trace_spans: IntCounterVec,
 }
 
 /// Metrics of the waiting room.
@@ -151,11 +154,7 @@ impl Metrics {
                 "Times a credential was set aside.",
                 &["provider", "model", "class"],
             )?,
-            losses: counters(
-                "translation_losses_total",
-                "Things that the target format could not hold.",
-                &["client", "kind"],
-            )?,
+            losses: losses(&registry)?,
             fallbacks: counters(
                 "fallbacks_total",
                 "Models tried in place of others.",
@@ -177,6 +176,8 @@ impl Metrics {
             waits: Waits::new(&registry)?,
             key_refusals: key_refusals(&registry)?,
             notifications: notifications(&registry)?,
+            #[cfg(feature = "otlp")]
+            trace_spans: counters("trace_spans_total", "Spans, by what became of them.", &["outcome"])?,
             registry,
         })
     }
@@ -256,6 +257,11 @@ fn key_refusals(registry: &Registry) -> Result<IntCounterVec, prometheus::Error>
     counters(registry, "client_key_refusals_total", help, &["reason"])
 }
 
+fn losses(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let help = "Things that the target format could not hold.";
+    counters(registry, "translation_losses_total", help, &["client", "kind"])
+}
+
 fn notifications(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
     let help = "Notifications of alerts, by what became of them.";
     counters(registry, "alert_notifications_total", help, &["outcome"])
@@ -304,5 +310,19 @@ mod tests {
         assert!(text.contains("cliproxy_requests_total{client=\"claude\",model=\"demo\",operation=\"generate\",provider=\"demo\",status=\"200\"} 1"), "{text}");
         assert!(text.contains("cliproxy_tokens_total{kind=\"input\",model=\"demo\",provider=\"demo\"} 3"));
         assert!(!text.contains("kind=\"output\""));
+    }
+
+    #[test]
+    fn the_list_of_metrics_names_all() {
+        let source = include_str!("metrics.rs");
+        let product = source.split("mod tests").next().unwrap();
+        let known = include_str!("../../conf/metrics.md");
+        let ends = ["_total", "_seconds", "_requests", "_connections"];
+        let names = product.split('"').filter(|text| {
+            text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                && ends.iter().any(|end| text.ends_with(end))
+        });
+        let missing: Vec<&str> = names.clone().filter(|name| !known.contains(&format!("`{name}`"))).collect();
+        assert!(names.count() > 18 && missing.is_empty(), "{missing:?}");
     }
 }

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod body_capture;
 pub mod clip;
+pub mod feed;
 pub mod log;
 mod log_file;
 pub mod log_folder;
@@ -16,4 +17,5 @@ pub mod providers;
 pub mod redact;
 pub mod request;
 pub mod request_log;
+pub mod traces;
 pub mod usage;

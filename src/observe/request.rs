@@ -34,6 +34,8 @@ pub struct Facts {
     pub provider: String,
     /// Label of the credential; empty when none was chosen.
     pub credential: String,
+    /// The credential; `None` when none was chosen.
+    pub credential_id: Option<pool::CredentialId>,
     /// Status; 499 when the client left first.
     pub status: u16,
     /// Calls to upstreams.
@@ -52,6 +54,8 @@ pub struct Facts {
     pub losses: String,
     /// Why it failed, for people.
     pub error: String,
+    /// What the last attempt that failed was found to be; empty: none failed.
+    pub class: &'static str,
 }
 
 impl Facts {

@@ -5,9 +5,11 @@
 //! many. Rows hold sums since the beginning of their hour, so that a row that is written again replaces
 //! the one before.
 
+pub mod price;
 pub mod query;
 
 use parking_lot::Mutex;
+use price::Cost;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -62,6 +64,10 @@ pub struct Sums {
     pub first_event_ms: u64,
     /// How many requests that were.
     pub first_events: u64,
+    /// What the tokens cost that had a price when they were used, in billionths of a USD.
+    pub cost_nano_usd: u64,
+    /// How many tokens that were. What was written before there were prices has none.
+    pub priced_tokens: u64,
 }
 
 impl Sums {
@@ -79,10 +85,24 @@ impl Sums {
             (&mut self.latency_ms, other.latency_ms),
             (&mut self.first_event_ms, other.first_event_ms),
             (&mut self.first_events, other.first_events),
+            (&mut self.cost_nano_usd, other.cost_nano_usd),
+            (&mut self.priced_tokens, other.priced_tokens),
         ];
         for (sum, more) in pairs {
             *sum = sum.saturating_add(more);
         }
+    }
+
+    /// Tokens of requests and answers.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+
+    /// The same with a cost; `None`: there is no price for it.
+    #[must_use]
+    pub fn with(self, cost: Option<Cost>) -> Self {
+        let (cost_nano_usd, priced_tokens) = cost.map_or((0, 0), |cost| (cost.nano_usd, self.tokens()));
+        Self { cost_nano_usd, priced_tokens, ..self }
     }
 
     /// The sums of one request. `first_event_ms` is `None` where no answer began.
@@ -100,6 +120,8 @@ impl Sums {
             latency_ms,
             first_event_ms: first_event_ms.unwrap_or(0),
             first_events: u64::from(first_event_ms.is_some()),
+            cost_nano_usd: 0,
+            priced_tokens: 0,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! checked when it was loaded.
 
 mod account;
+mod amp;
 mod entry;
 mod overrides;
 
@@ -40,6 +41,7 @@ pub fn from_config_and(
     if config.routing.quota_exceeded.switch_preview_model {
         previews(&specs, &mut settings.fallback_models);
     }
+    amp::mappings(&config.providers.ampcode, &mut settings.fallback_models);
     (settings, specs)
 }
 
@@ -54,6 +56,7 @@ pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
             "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
         );
     }
+    told.extend(amp::unserved(&config.providers.ampcode));
     told
 }
 
@@ -180,6 +183,8 @@ fn convert(config: &Config, found: &Found) -> (Vec<CredentialSpec>, Vec<String>)
     }
     let mut seen: HashMap<String, u32> = HashMap::new();
     for (spec, (excluded, path)) in specs.iter_mut().zip(lists) {
+        // Switched off without being deleted, as management does it.
+        spec.disabled |= excluded.iter().any(|pattern| pattern == "*");
         // Entries that differ in their models only have the same digest.
         let times = seen.entry(spec.id.to_string()).or_insert(0);
         *times += 1;

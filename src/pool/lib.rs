@@ -31,7 +31,7 @@
 //! | `outlook.rs` | whether waiting helps a request that nobody can serve |
 //! | `outcome.rs`, `evidence.rs`, `verdict.rs`, `hints.rs` | what an end means: one table |
 //! | `cooldown.rs`, `health.rs`, `state.rs` | how long who rests |
-//! | `report.rs` | takes an end down; another round |
+//! | `report.rs`, `recent.rs` | takes an end down; another round; how the last ones were |
 //! | `learnt.rs` | what outlives the process |
 //! | `login.rs` | how somebody logs in to an account |
 //! | `renewal.rs`, `token.rs` | how tokens are renewed; the one that a credential sends |
@@ -72,6 +72,7 @@ mod outlook;
 mod pick;
 mod queue;
 mod ratio;
+mod recent;
 pub mod renewal;
 mod report;
 mod route;
@@ -108,6 +109,7 @@ pub use crate::outcome::{Class, Cooled, Next, Outcome, Phase, Verdict};
 pub use crate::outlook::Outlook;
 pub use crate::pick::Pick;
 pub use crate::ratio::{ErrorRatio, RatioLevel};
+pub use crate::recent::{RECENT_BUCKET_S, RECENT_BUCKETS, Recent};
 pub use crate::route::{Route, RouteError};
 pub use crate::rules::{ErrorRule, RuleAction};
 pub use crate::select::{NoPick, Reason};

@@ -2,6 +2,7 @@
 //!
 //! Enters: the time. Leaves: lists, sorted. Nothing may go wrong and nothing changes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use crate::credential::{CredentialId, CredentialSpec, Kind};
 use crate::index::{Credential, Entry};
 use crate::model::ModelSpec;
 use crate::ratio::ErrorRatio;
+use crate::recent::{RECENT_BUCKETS, Recent};
 use crate::settings::Now;
 use crate::standing::standing;
 
@@ -46,6 +48,10 @@ pub struct Status {
     pub disabled: bool,
     /// Requests under way.
     pub in_flight: u32,
+    /// Most of them at once; `None`: no limit.
+    pub in_flight_limit: Option<u32>,
+    /// Moving average of the time to the first byte in milliseconds; `None`: nothing known.
+    pub latency_ms: Option<u64>,
     /// Attempts that worked.
     pub succeeded: u64,
     /// Attempts that failed for a reason of the credential or its upstream.
@@ -90,6 +96,15 @@ impl Pool {
         self.index.load().credentials.iter().map(|credential| status(credential, now.mono_ms)).collect()
     }
 
+    /// How the attempts of all credentials ended lately, by buckets of ten minutes.
+    pub fn recent(&self, now: Now) -> HashMap<CredentialId, [Recent; RECENT_BUCKETS]> {
+        let index = self.index.load();
+        let one = |credential: &Arc<Credential>| {
+            (credential.spec.id.clone(), credential.state.tally.recent.buckets(now.wall_s))
+        };
+        index.credentials.iter().map(one).collect()
+    }
+
     /// The credentials of a kind that are not switched off, in configuration order: for what belongs to an
     /// account and to no model.
     pub fn accounts(&self, kind: Kind, now: Now) -> Vec<Account> {
@@ -112,6 +127,7 @@ impl Pool {
 
 fn status(credential: &Credential, now_ms: u64) -> Status {
     let (spec, state) = (&credential.spec, &credential.state);
+    let load = state.load(now_ms);
     let mut cooling: Vec<(Option<Arc<str>>, crate::Rest)> = Vec::new();
     if state.troubled() {
         let health = state.health();
@@ -126,7 +142,9 @@ fn status(credential: &Credential, now_ms: u64) -> Status {
         label: Arc::clone(&spec.label),
         provider: Arc::clone(&spec.provider),
         disabled: spec.disabled,
-        in_flight: state.in_flight(),
+        in_flight: load.in_flight,
+        in_flight_limit: spec.in_flight_limit,
+        latency_ms: load.micros.map(|micros| micros / 1000),
         succeeded: state.tally.succeeded.load(Ordering::Relaxed),
         failed: state.tally.failed.load(Ordering::Relaxed),
         cooling,

@@ -6,6 +6,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `provider.rs`, `step.rs` | providers and their names; steps and failures |
 //! | `code.rs` | authorization codes with PKCE (RFC 6749, 7636): Claude, Codex, Antigravity |
 //! | `claude.rs`, `codex.rs`, `google.rs` | what comes after the tokens of these |
 //! | `device.rs` | device codes (RFC 8628): Kimi, Qwen, xAI, GitHub |
@@ -25,9 +26,11 @@ mod codex_device;
 mod device;
 mod google;
 mod kiro;
+mod provider;
 mod returned;
+mod step;
 
-use crate::renewal::{TokenRequest, rerooted};
+use crate::renewal::rerooted;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
@@ -37,79 +40,13 @@ use url::Url;
 
 pub use account_file::{AccountFile, place};
 pub use kiro::Organisation;
+pub use provider::{Callback, Provider};
 pub use returned::Returned;
+use step::Weight;
+pub use step::{Asked, Failed, Prompt, Stage, Step};
 
-/// Longest text of a provider that is shown to people, in characters.
-const SHOWN: usize = 300;
 /// Lost polls in a row after which a login is given up.
 const LOST: u32 = 5;
-
-/// What one logs in to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// Claude, with a subscription.
-    Claude,
-    /// ChatGPT, for Codex.
-    Codex,
-    /// Google Antigravity.
-    Antigravity,
-    /// Kimi.
-    Kimi,
-    /// xAI.
-    Xai,
-    /// Qwen.
-    Qwen,
-    /// Kiro, through AWS.
-    Kiro,
-    /// GitHub Copilot.
-    Copilot,
-}
-
-/// All of them, with the channel of their accounts and the names by which people and peers call them.
-const PROVIDERS: [(Provider, &str, &[&str]); 8] = [
-    (Provider::Claude, "claude", &["anthropic"]),
-    (Provider::Codex, "codex", &["openai", "chatgpt"]),
-    (Provider::Antigravity, "antigravity", &["google"]),
-    (Provider::Kimi, "kimi", &["moonshot"]),
-    (Provider::Xai, "xai", &["grok"]),
-    (Provider::Qwen, "qwen", &[]),
-    (Provider::Kiro, "kiro", &["aws", "amazonq"]),
-    (Provider::Copilot, "github-copilot", &["github", "copilot"]),
-];
-
-impl Provider {
-    /// The provider of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        let name = name.trim().to_ascii_lowercase();
-        let found =
-            PROVIDERS.iter().find(|(_, channel, others)| *channel == name || others.contains(&&*name));
-        found.map(|(provider, _, _)| *provider)
-    }
-
-    /// The `type` of its accounts.
-    pub fn channel(self) -> &'static str {
-        PROVIDERS.iter().find(|(provider, _, _)| *provider == self).map_or("", |(_, channel, _)| channel)
-    }
-
-    /// All channels, for lists.
-    pub fn channels() -> impl Iterator<Item = &'static str> {
-        PROVIDERS.iter().map(|(_, channel, _)| *channel)
-    }
-
-    /// Where its page sends the browser back to; `None`: it has a device code only.
-    pub fn callback(self) -> Option<Callback> {
-        code::spec(self).map(|spec| Callback { port: spec.port, path: spec.path })
-    }
-}
-
-/// The address on the user's machine that is registered with a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Callback {
-    /// The port of `localhost`.
-    pub port: u16,
-    /// The path.
-    pub path: &'static str,
-}
 
 /// What somebody wants to log in to.
 #[derive(Clone, Debug)]
@@ -157,125 +94,6 @@ pub struct Begin<'b> {
     pub client_secret: Option<&'b str>,
     /// Random bytes, for this login only.
     pub random: &'b Random,
-}
-
-/// What comes next.
-#[derive(Debug)]
-pub enum Step {
-    /// Ask, and tell the login the answer.
-    Ask(Asked),
-    /// Show it to the user. With a question: ask it then. Without: wait for what comes back.
-    Show(Prompt, Option<Asked>),
-    /// The end.
-    Done(AccountFile),
-}
-
-/// A question.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// What for.
-    pub stage: Stage,
-    /// Seconds to wait before.
-    pub after_s: u64,
-    /// The question.
-    pub request: TokenRequest,
-    weight: Weight,
-}
-
-/// What it means that a question stays without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weight {
-    /// The login fails.
-    Must,
-    /// It is asked again.
-    Poll,
-    /// The login goes on without.
-    May,
-}
-
-impl Asked {
-    fn must(stage: Stage, request: TokenRequest) -> Self {
-        Self { stage, after_s: 0, request, weight: Weight::Must }
-    }
-
-    fn may(stage: Stage, request: TokenRequest) -> Self {
-        Self { weight: Weight::May, ..Self::must(stage, request) }
-    }
-
-    fn poll(stage: Stage, after_s: u64, request: TokenRequest) -> Self {
-        Self { stage, after_s, request, weight: Weight::Poll }
-    }
-}
-
-/// What the user has to see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prompt {
-    /// The page to open.
-    pub url: String,
-    /// What to type there, of a device code.
-    pub user_code: Option<String>,
-    /// Seconds for which it is good, where the provider said so.
-    pub expires_in_s: Option<u64>,
-}
-
-/// A step, as errors name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Before the user sees anything.
-    Start,
-    /// At the provider's page.
-    Authorize,
-    /// A code for tokens.
-    Exchange,
-    /// A device code for tokens.
-    Device,
-    /// A refresh token for tokens.
-    Import,
-    /// Whose account it is.
-    Profile,
-    /// The account's project at Google.
-    Project,
-    /// The account's file.
-    File,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Start => "Failed to start the login",
-            Self::Authorize => "The provider did not allow the login",
-            Self::Exchange => "Failed to exchange authorization code for tokens",
-            Self::Device => "Failed to exchange device code for tokens",
-            Self::Import => "Failed to exchange refresh token for tokens",
-            Self::Profile => "Failed to read whose account it is (userinfo)",
-            Self::Project => "Failed to find the project of the account (loadCodeAssist, onboardUser)",
-            Self::File => "Failed to write the account file",
-        })
-    }
-}
-
-/// Why a login came to nothing. Holds no secret, and at most [`SHOWN`] characters of others.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{stage}: {cause}")]
-pub struct Failed {
-    /// At which step.
-    pub stage: Stage,
-    /// Why.
-    pub cause: String,
-}
-
-impl Failed {
-    /// A failure whose cause may be somebody else's words.
-    pub fn new(stage: Stage, cause: impl AsRef<str>) -> Self {
-        let plain = |c: char| if c.is_control() || is_bidi(c) { ' ' } else { c };
-        let cause: String = cause.as_ref().chars().map(plain).take(SHOWN).collect();
-        Self { stage, cause }
-    }
-}
-
-/// Characters that turn the order of a line around.
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What a host answered.
@@ -376,7 +194,7 @@ impl Login {
         };
         let mut login = Self { about, flow, asked: None, lost: 0, code: None };
         let first = login.flow.begin(&login.about);
-        let first = login.seen(first)?;
+        let first = login.seen(first, None)?;
         Ok((login, first))
     }
 
@@ -395,24 +213,33 @@ impl Login {
         }
         self.lost = 0;
         let step = self.flow.answered(&self.about, Reply { status, body, now_s });
-        self.seen(step)
+        self.seen(step, Some(&asked))
     }
 
     /// The last question has no answer; why not.
     pub fn lost(&mut self, cause: &str, now_s: u64) -> Result<Step, Failed> {
-        match self.asked.take() {
-            Some(asked) if asked.weight == Weight::Poll => self.again(asked, cause),
-            Some(asked) if asked.weight == Weight::May => {
+        let Some(asked) = self.asked.take() else { return Err(Failed::new(Stage::Start, cause)) };
+        match asked.weight {
+            Weight::Poll => self.again(asked, cause),
+            Weight::May => {
                 let step = self.flow.answered(&self.about, Reply { status: 0, body: b"", now_s });
-                self.seen(step)
+                self.seen(step, Some(&asked))
             }
-            Some(asked) => Err(Failed::new(asked.stage, cause)),
-            None => Err(Failed::new(Stage::Start, cause)),
+            Weight::Must => {
+                let failed = Failed::new(asked.stage, cause);
+                self.seen(Err(failed), Some(&asked))
+            }
         }
     }
 
     /// What the provider's page sent back.
     pub fn returned(&mut self, returned: &Returned) -> Result<Step, Failed> {
+        let step = self.code(returned);
+        self.code.clone_from(&returned.code);
+        self.seen(step, None)
+    }
+
+    fn code(&mut self, returned: &Returned) -> Result<Step, Failed> {
         if let Some(error) = &returned.error {
             return Err(Failed::new(Stage::Authorize, error));
         }
@@ -421,33 +248,31 @@ impl Login {
         }
         let code = returned.code.as_ref().filter(|code| !code.expose_secret().is_empty());
         let code = code.ok_or_else(|| Failed::new(Stage::Authorize, "no code came back"))?;
-        self.code = Some(code.clone());
-        let step = self.flow.returned(&self.about, code);
-        self.seen(step)
+        self.flow.returned(&self.about, code)
     }
 
     fn again(&mut self, asked: Asked, cause: &str) -> Result<Step, Failed> {
         self.lost += 1;
         if self.lost >= LOST {
-            return Err(Failed::new(asked.stage, cause));
+            let failed = Failed::new(asked.stage, cause);
+            return self.seen(Err(failed), Some(&asked));
         }
-        self.seen(Ok(Step::Ask(asked)))
+        self.seen(Ok(Step::Ask(asked)), None)
     }
 
-    /// Keeps the question, and takes out of a failure what nobody may read.
-    fn seen(&mut self, step: Result<Step, Failed>) -> Result<Step, Failed> {
-        match &step {
-            Ok(Step::Ask(asked) | Step::Show(_, Some(asked))) => self.asked = Some(asked.clone()),
-            _ => self.asked = None,
-        }
-        step.map_err(|mut failed| {
-            let secrets = [Some(&self.about.verifier), self.code.as_ref(), self.about.client_secret.as_ref()];
-            for secret in secrets.into_iter().flatten().map(ExposeSecret::expose_secret) {
-                if !secret.is_empty() {
-                    failed.cause = failed.cause.replace(secret, "…");
-                }
-            }
-            failed
+    /// Keeps the question, and takes out of a failure what nobody may read. `before` is the question whose
+    /// answer it is.
+    fn seen(&mut self, step: Result<Step, Failed>, before: Option<&Asked>) -> Result<Step, Failed> {
+        self.asked = match &step {
+            Ok(Step::Ask(asked) | Step::Show(_, Some(asked))) => Some(asked.clone()),
+            _ => None,
+        };
+        step.map_err(|failed| {
+            let mut secrets: Vec<SecretString> =
+                before.map(|asked| step::secrets(&asked.request)).unwrap_or_default();
+            secrets.push(self.about.verifier.clone());
+            secrets.extend(self.code.iter().chain(&self.about.client_secret).cloned());
+            failed.without(&secrets)
         })
     }
 }

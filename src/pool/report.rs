@@ -76,6 +76,7 @@ impl Pool {
         match ruling.class {
             Class::Success => {
                 count(&state.tally.succeeded);
+                state.tally.recent.note(false, now.wall_s);
                 pick.errors.note(false, now.mono_ms);
                 if !pick.committed {
                     state.latency.note(now.mono_ms.saturating_sub(pick.started_ms), now.mono_ms);
@@ -85,7 +86,10 @@ impl Pool {
             }
             Class::ClientGone => return verdict(Next::Return, None),
             Class::RequestFault => {}
-            _ => count(&state.tally.failed),
+            _ => {
+                count(&state.tally.failed);
+                state.tally.recent.note(true, now.wall_s);
+            }
         }
         if matches!(outcome, Outcome::Timeout(Phase::Header | Phase::FirstEvent)) && !pick.committed {
             // A refusal may come quickly and says nothing about answers; silence was at least so long.

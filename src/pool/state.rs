@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::budget::Windows;
 use crate::health::Health;
 use crate::load::{Latency, Load};
+use crate::recent::Ring;
 use crate::token::Token;
 
 /// Names a [`State`] within the process, for as long as it lives.
@@ -47,6 +48,7 @@ pub(crate) struct Tally {
     pub(crate) dropped: AtomicU64,
     pub(crate) succeeded: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) recent: Ring,
 }
 
 /// Counts one.

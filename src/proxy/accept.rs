@@ -111,6 +111,7 @@ impl Edge {
         let result = self.answer(session, &mut record).await;
         record.finish(&self.state);
         capture::write_down(&mut record, &self.state, session);
+        record.hand_on(&self.state);
         if result.is_err() {
             session.set_keepalive(None);
         }

@@ -52,6 +52,7 @@ impl Exchange<'_, '_> {
         prepared: &mut Option<Prepared>,
         course: &mut Course,
     ) -> Attempt {
+        self.record.trace.attempt(&pick.credential().provider, &pick.model().upstream);
         let token = match login::token(self.state, &pick).await {
             Ok(token) => token,
             Err(error) => return self.no_token(pick, &error, &mut course.attempts),
@@ -124,6 +125,7 @@ impl Exchange<'_, '_> {
         let told = token.and_then(|token| token.base_url.as_deref());
         let lane = self.state.lanes.get(credential, told, &self.snapshot.config);
         let lane = lane.map_err(|error| no_lane(&error, credential))?;
+        self.record.trace.reached(lane.host(), lane.port());
         let extra = request::extra(&credential.headers);
         let call = request::Call {
             lane: &lane,
@@ -202,6 +204,7 @@ impl Exchange<'_, '_> {
         attempts: &mut Attempts,
     ) -> Attempt {
         self.record.usage(reply.usage());
+        self.record.trace.finished(reply.finish());
         self.state.pool.charge(&pick, reply.usage().total(), self.state.now());
         self.record.facts.stream = stream;
         if matches!(ended, Ended::Complete { .. } | Ended::Empty { .. }) && reply.is_empty() {
@@ -279,6 +282,7 @@ impl Exchange<'_, '_> {
         let failover = matches!(verdict.next, Next::OtherCredential | Next::OtherModelSameCredential);
         let call = self.record.call((&provider, &model), status(outcome), failover);
         self.state.providers.call(&call, now.wall_s);
+        self.record.attempted(status(outcome), class);
         self.state.metrics.attempt(&provider, &model, class);
         if verdict.cooled.is_some() {
             self.state.metrics.cooldown(&provider, &model, class);

@@ -243,7 +243,7 @@ pub(super) fn write_down(record: &mut Record, state: &State, session: &ServerSes
         at: now.checked_sub(took).unwrap_or(now),
         facts: facts.clone(),
         failed,
-        client_key: record.holder.as_ref().map(|holder| holder.name.clone()).unwrap_or_default(),
+        client_key: record.holder.as_ref().map(|holder| holder.name.to_string()).unwrap_or_default(),
         transport: if on_socket { "websocket".to_owned() } else { format!("{:?}", header.version) },
         query: header.uri.query().map(str::to_owned),
         headers: header.headers.clone(),

@@ -175,6 +175,7 @@ pub(super) fn note(record: &mut Record, account: &CredentialSpec, attempts: u32)
     facts.attempts = attempts;
     account.provider.as_ref().clone_into(&mut facts.provider);
     account.label.as_ref().clone_into(&mut facts.credential);
+    facts.credential_id = Some(account.id.clone());
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! alive. May go wrong: 503 while it is leaving, so that load balancers send no more.
 
 use crate::state::State;
+use std::collections::BTreeSet;
 use wire::json;
 
 /// Status and body of `/health`. `detail` is left out by `/healthz` and `/readyz`.
@@ -17,7 +18,10 @@ pub(super) fn health(state: &State, version: &str, detail: bool) -> (u16, Vec<u8
             o.uint("uptime_seconds", state.uptime().as_secs());
             let now = state.now();
             o.uint("models", state.pool.models(now).len() as u64);
-            o.uint("credentials", state.pool.credentials(now).len() as u64);
+            let credentials = state.pool.credentials(now);
+            o.uint("credentials", credentials.len() as u64);
+            let providers: BTreeSet<_> = credentials.iter().map(|status| &*status.provider).collect();
+            o.uint("providers", providers.len() as u64);
         }
     });
     (if draining { 503 } else { 200 }, out)

@@ -186,6 +186,7 @@ impl Edge {
 
     fn note(&self, record: &mut Record, session: &ServerSession) {
         let header = session.req_header();
+        record.trace.begin(&header.headers, &self.state.traces);
         let facts = &mut record.facts;
         header.method.as_str().clone_into(&mut facts.method);
         header.uri.path().clone_into(&mut facts.path);

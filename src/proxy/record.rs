@@ -4,10 +4,12 @@
 //! go wrong: nothing.
 
 use super::capture::Capture;
+use crate::observe::feed::{ClientKey, Entry};
 use crate::observe::log;
 use crate::observe::metrics::Labels;
 use crate::observe::providers::Call;
 use crate::observe::request::Facts;
+use crate::observe::traces::Trace;
 use crate::observe::usage::{About, Sums};
 use crate::state::State;
 use crate::state::keys::Holder;
@@ -33,6 +35,8 @@ pub(super) struct Record {
     pub socket: Option<String>,
     /// What goes into its file.
     pub capture: Capture,
+    /// Its trace.
+    pub trace: Trace,
     started: Instant,
     first_byte: Option<Instant>,
     /// Whether it is worth a line: probes of load balancers are not.
@@ -51,6 +55,7 @@ impl Default for Record {
             holder: None,
             socket: None,
             capture: Capture::default(),
+            trace: Trace::default(),
             started: Instant::now(),
             first_byte: None,
             quiet: false,
@@ -141,8 +146,14 @@ impl Record {
         }
     }
 
+    /// An attempt is over, with this status and as a failure of this class.
+    pub(super) fn attempted(&mut self, status: u16, class: &'static str) {
+        self.trace.attempted(status, class, self.first_byte);
+    }
+
     /// An attempt failed: one line with what the operator needs to find the account and the reason.
-    pub(super) fn attempt_failed(&self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+    pub(super) fn attempt_failed(&mut self, model: &str, outcome: &Outcome<'_>, verdict: &Verdict) {
+        self.facts.class = verdict.class.name();
         let mut line = b"upstream attempt failed ".to_vec();
         json::object(&mut line, |o| {
             o.str("request_id", &self.facts.request_id);
@@ -189,7 +200,10 @@ impl Record {
             model: &facts.resolved,
         };
         let sums = Sums::of(facts.status, &facts.usage, facts.latency_ms, facts.first_event_ms);
-        state.usage.add(&about, &sums);
+        let snapshot = state.snapshot.load();
+        let cost = snapshot.prices.cost(&facts.provider, &facts.resolved, &facts.usage);
+        state.usage.add(&about, &sums.with(cost));
+        state.traces.request(&self.trace, facts, self.started);
         let line = facts.line();
         let level = match facts.status {
             500.. => Level::ERROR,
@@ -197,5 +211,19 @@ impl Record {
             _ => Level::INFO,
         };
         log::access(level, &line);
+    }
+
+    /// Hands it on to those who watch, with all that is known of it: the last that is done with it.
+    pub(super) fn hand_on(&mut self, state: &State) {
+        if self.facts.client.is_empty() || self.quiet {
+            return;
+        }
+        let key = self
+            .holder
+            .as_ref()
+            .map(|holder| ClientKey { name: Arc::clone(&holder.name), masked: Arc::clone(&holder.masked) });
+        let at_ms = jiff::Timestamp::now().as_millisecond().max(0) as u64;
+        let wanted_ms = state.snapshot.load().config.logging.usage_queue_ms();
+        state.feed.push(Entry::new(std::mem::take(&mut self.facts), key, at_ms), wanted_ms);
     }
 }

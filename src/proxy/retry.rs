@@ -273,6 +273,7 @@ impl Exchange<'_, '_> {
         facts.attempts = attempts;
         credential.provider.as_ref().clone_into(&mut facts.provider);
         credential.label.as_ref().clone_into(&mut facts.credential);
+        facts.credential_id = Some(credential.id.clone());
         model.upstream.as_ref().clone_into(&mut facts.resolved);
     }
 }

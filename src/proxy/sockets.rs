@@ -73,6 +73,7 @@ async fn turn(
     record.begin(state);
     record.facts.clone_from_request(&opened.facts);
     record.socket = Some(opened.seed.clone());
+    record.trace = opened.trace.sibling();
     record.facts.client = PROTOCOL.name();
     record.facts.operation = Operation::Generate.name();
     let step = conversation.frame(message, &record.seed, state.now().wall_s);
@@ -95,6 +96,7 @@ async fn turn(
     }
     record.finish(state);
     capture::write_down(&mut record, state, session);
+    record.hand_on(state);
     result
 }
 

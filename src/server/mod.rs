@@ -174,6 +174,8 @@ pub fn run(
         side.spawn(background(Writer(Arc::clone(state)), end(), now)),
         management.spawn(background(sidecar, end(), now)),
     ];
+    #[cfg(feature = "otlp")]
+    others.push(side.spawn(background(crate::state::export::Exporter(Arc::clone(state)), end(), now)));
     // It is an upstream, and has its share of the load.
     others.extend(demo.map(|demo| data.spawn(background(demo, end(), now))));
     let left = side.block_on(services.run(orders, edge, others));

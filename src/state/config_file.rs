@@ -7,7 +7,7 @@
 
 use super::{State, atomic, reload};
 use crate::observe::log;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io;
@@ -89,21 +89,30 @@ impl ConfigFile {
         self.place.lock().path.clone()
     }
 
-    /// Whether the file says what the last change left there. What is in force may be more than that.
-    pub(super) fn is_ours(&self, bytes: &[u8]) -> bool {
-        self.place.lock().disk.as_ref().is_some_and(|disk| disk.as_bytes() == bytes)
-    }
-
-    /// Somebody else wrote the file, and that is in force now.
-    pub(super) fn is_theirs(&self) {
-        let mut place = self.place.lock();
-        place.disk = None;
-        place.unsaved = None;
+    /// Keeps changes away while somebody looks at the file and puts in force what it says.
+    pub(super) fn hold(&self) -> Held<'_> {
+        Held(self.place.lock())
     }
 
     /// The text in force. Reads the file.
     pub fn text(&self) -> Result<String, EditError> {
         self.place.lock().text()
+    }
+}
+
+/// The file while nobody changes it.
+pub(super) struct Held<'f>(MutexGuard<'f, Place>);
+
+impl Held<'_> {
+    /// Whether the file says what the last change left there. What is in force may be more than that.
+    pub(super) fn is_ours(&self, bytes: &[u8]) -> bool {
+        self.0.disk.as_ref().is_some_and(|disk| disk.as_bytes() == bytes)
+    }
+
+    /// Somebody else wrote the file, and that is in force now.
+    pub(super) fn is_theirs(&mut self) {
+        self.0.disk = None;
+        self.0.unsaved = None;
     }
 }
 
@@ -302,6 +311,28 @@ mod tests {
         watched.look(&state);
         assert_eq!(retry(&state, 5).unwrap().unsaved, None);
         assert!(!state.snapshot.load().config.logging.debug);
+    }
+
+    #[test]
+    fn p50_a_look_at_the_file_does_not_undo_a_change_that_was_made_meanwhile() {
+        let scratch = Scratch::new();
+        let file = scratch.file("config.yaml", "api-keys: [k]\n");
+        let state = Arc::new(state(&file));
+        let mut watched = reload::Watched::new(file.clone(), Vec::new(), 0);
+        let mut place = state.config_file.place.lock();
+        let looking = {
+            let state = Arc::clone(&state);
+            std::thread::spawn(move || watched.look(&state))
+        };
+        // Time to read the file as it is; without it the test says less, but nothing wrong.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let newer = "api-keys: [k]\nrequest-retry: 7\n";
+        assert_eq!(place.write("api-keys: [k]\n", newer), None);
+        let config = config::load(newer.as_bytes()).unwrap().config;
+        reload::put_in_force(config, Accounts::default(), &state);
+        drop(place);
+        assert_eq!(looking.join().unwrap(), reload::Outcome::Same);
+        assert_eq!(state.snapshot.load().config.routing.request_retry, 7);
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub struct ClientKeys {
 #[derive(Debug)]
 pub struct Holder {
     /// What people call it; never the key.
-    pub name: String,
+    pub name: Arc<str>,
+    /// What may be shown of the key.
+    pub masked: Arc<str>,
     expires: Expiry,
     models: Vec<WildMatchPattern<'*', '\0'>>,
     /// With a slash at the end.
@@ -66,11 +68,12 @@ impl Drop for Permit {
 impl Holder {
     fn new(key: &ClientKey, number: usize, digest: [u8; 32], meter: Arc<Meter>) -> Self {
         let name = match key.name.as_str() {
-            "" => format!("number {}", number + 1),
-            name => name.to_owned(),
+            "" => Arc::from(format!("number {}", number + 1)),
+            name => Arc::from(name),
         };
         Self {
             name,
+            masked: Arc::from(key.api_key.masked()),
             expires: key.expires,
             models: key.allowed_models.iter().map(|pattern| WildMatchPattern::new(pattern)).collect(),
             prefixes: key.allowed_prefixes.iter().map(|prefix| format!("{prefix}/")).collect(),
@@ -170,7 +173,7 @@ impl ClientKeys {
     /// Who holds a key, by the key or by its name.
     pub fn holder_named(&self, text: &str) -> Option<&Arc<Holder>> {
         let by_key = self.find(text.trim()).and_then(|number| self.holder(number));
-        by_key.or_else(|| self.holders.iter().find(|holder| holder.name == text))
+        by_key.or_else(|| self.holders.iter().find(|holder| &*holder.name == text))
     }
 
     /// Whether anyone may ask.
@@ -295,7 +298,7 @@ mod tests {
             assert_eq!(holder.allows(model), allowed, "{model}");
             assert!(keys.holder(1).unwrap().allows(model));
         }
-        assert_eq!(holder.name, "number 1");
+        assert_eq!(&*holder.name, "number 1");
         assert!(!format!("{keys:?}").contains("plain"));
     }
 
@@ -305,7 +308,7 @@ mod tests {
         let first = old.holder(1).unwrap().begin(0).unwrap();
         let new = profile("{api-key: k, rpm: 2, name: renamed}", &old);
         let second = new.holder_named("renamed").unwrap().begin(1).unwrap();
-        assert_eq!(new.successor(old.holder(1).unwrap()).unwrap().name, "renamed");
+        assert_eq!(&*new.successor(old.holder(1).unwrap()).unwrap().name, "renamed");
         assert!(new.successor(old.holder(0).unwrap()).is_none(), "it was withdrawn");
         assert!(new.holder(0).unwrap().begin(2).is_err());
         drop((first, second));

@@ -5,6 +5,7 @@
 
 use crate::upstream::dial::{Proxy, ProxyScheme};
 use crate::upstream::peer::{ConnectTimeouts, Lane};
+use crate::upstream::public::is_public;
 use crate::upstream::resolve::Resolver;
 use config::{Config, ProxySetting, ProxyUrl};
 use parking_lot::RwLock;
@@ -12,6 +13,8 @@ use pool::{CredentialSpec, Kind};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -75,6 +78,31 @@ impl Lanes {
 
     /// The way to a URL of ours, through a proxy setting of an account.
     pub fn to(&self, url: &Url, setting: &ProxySetting, config: &Config) -> Result<Lane, NoLane> {
+        self.to_address(url, None, setting, config)
+    }
+
+    /// The addresses of the public Internet that a host has, IPv4 first. The error says why there are none.
+    pub async fn public(&self, host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
+        let all = self.resolver.resolve(host, port).await?;
+        let mut ips: Vec<IpAddr> = all.into_iter().map(|at| at.ip()).filter(|ip| is_public(*ip)).collect();
+        ips.sort_by_key(IpAddr::is_ipv6);
+        if ips.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{host} is in a private network"),
+            ));
+        }
+        Ok(ips)
+    }
+
+    /// The way to a URL at an address that was checked: nobody looks its host up once more.
+    pub fn to_address(
+        &self,
+        url: &Url,
+        address: Option<IpAddr>,
+        setting: &ProxySetting,
+        config: &Config,
+    ) -> Result<Lane, NoLane> {
         let (setting, place) = match setting {
             ProxySetting::Inherit => (&config.providers.proxy_url, "global"),
             own => (own, "credential"),
@@ -85,7 +113,7 @@ impl Lanes {
             .map_or(Ok(()), |host| self.resolver.judge(host))
             .map_err(|e| NoLane::BaseUrl(e.to_string()))?;
         let connect = super::seconds(config.server.timeouts.connect_seconds);
-        Lane::new(url, proxy, ConnectTimeouts { connect, write: WRITE }, &self.resolver)
+        Lane::to_address(url, address, proxy, ConnectTimeouts { connect, write: WRITE }, &self.resolver)
             .map_err(|e| NoLane::BaseUrl(e.to_string()))
     }
 

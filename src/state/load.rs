@@ -5,7 +5,7 @@
 
 use super::accounts::{self, Accounts};
 use super::read::regular;
-use config::{Block, Config};
+use config::{Block, Config, Telemetry};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -44,8 +44,22 @@ pub fn load(bytes: &[u8], name: &str) -> Result<Read, Vec<String>> {
     let folder = accounts::folder(&config.auth.auth_dir);
     let accounts = accounts::scan(&folder);
     warnings.extend(told(&folder, &accounts, &Accounts::default()));
+    warnings.extend(untraced(&config.telemetry).map(|text| format!("{name}: {text}")));
     warnings.extend(pool::unserved(&config, &accounts.good).iter().map(|text| format!("{name}: {text}")));
     Ok(Read { config, accounts, warnings, stamp })
+}
+
+/// Why no traces are sent, although the file speaks of them.
+fn untraced(telemetry: &Telemetry) -> Option<&'static str> {
+    if *telemetry == Telemetry::default() {
+        None
+    } else if cfg!(not(feature = "otlp")) {
+        Some("telemetry has no effect: this program was built without traces (cargo build --features otlp)")
+    } else if telemetry.otlp_endpoint.is_none() {
+        Some("telemetry has no effect: it has no otlp-endpoint")
+    } else {
+        None
+    }
 }
 
 /// What is wrong with the files of a folder, without what was known before.

@@ -8,6 +8,8 @@ pub mod accounts;
 pub mod atomic;
 pub mod config_file;
 pub mod discovery;
+#[cfg(feature = "otlp")]
+pub mod export;
 pub mod files;
 pub mod forwarded;
 pub mod keys;
@@ -24,15 +26,18 @@ pub mod reload;
 pub mod renew;
 pub mod request_logs;
 pub mod sidecar;
-mod sign;
+pub mod sign;
 pub mod store;
 mod tokens;
 pub mod usage;
 pub mod waiting;
 
+use crate::observe::feed::Feed;
 use crate::observe::metrics::Metrics;
 use crate::observe::providers::Providers;
+use crate::observe::traces::Traces;
 use crate::observe::usage::Ledger;
+use crate::observe::usage::price::Prices;
 use accounts::Accounts;
 use arc_swap::ArcSwap;
 use config::Config;
@@ -74,10 +79,14 @@ pub struct State {
     pub files: Files,
     /// Metrics.
     pub metrics: Metrics,
+    /// Spans of requests.
+    pub traces: Traces,
     /// How calls to providers went.
     pub providers: Providers,
     /// Who used how much.
     pub usage: Ledger,
+    /// The last requests.
+    pub feed: Feed,
     /// What is written down of requests.
     pub request_logs: RequestLogs,
     /// How far the process is with leaving.
@@ -113,6 +122,18 @@ impl std::fmt::Debug for State {
     }
 }
 
+/// What clients every provider serves: all formats are translated into all others, and these are the tools
+/// that speak one of them.
+pub const SUPPORTED_CLIENTS: [&str; 7] = [
+    "openai-chat",
+    "openai-responses",
+    "claude-messages",
+    "gemini",
+    "claude-code",
+    "codex-cli",
+    "gemini-cli",
+];
+
 /// A configuration and what is made of it.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -124,6 +145,8 @@ pub struct Snapshot {
     pub payload: wire::payload::Rules,
     /// How long requests may wait.
     pub waiting: waiting::Limits,
+    /// What tokens cost.
+    pub prices: Prices,
 }
 
 impl Snapshot {
@@ -134,6 +157,7 @@ impl Snapshot {
             keys: ClientKeys::new(&config.auth.api_keys, &before.keys),
             payload: config.payload.rules(),
             waiting: waiting::Limits::of_process(&config.routing.waiting),
+            prices: Prices::new(&config.logging.prices),
             config,
         }
     }
@@ -145,6 +169,7 @@ impl Snapshot {
             keys: ClientKeys::default(),
             payload: config.payload.rules(),
             waiting: waiting::Limits::of_process(&config.routing.waiting),
+            prices: Prices::default(),
             config,
         }
     }
@@ -189,9 +214,11 @@ impl State {
             lanes: Lanes::default(),
             files: Files::default(),
             waiting,
+            traces: Traces::new(&config.telemetry, &metrics),
             metrics,
             providers: Providers::default(),
             usage: Ledger::default(),
+            feed: Feed::default(),
             request_logs: RequestLogs::default(),
             leave: Leave::default(),
             logins: Logins::default(),

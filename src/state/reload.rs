@@ -7,6 +7,7 @@
 
 use super::State;
 use super::accounts::{self, Accounts};
+use super::config_file::Held;
 use super::load::{has_key_files, load, stamp, told};
 use super::read::regular;
 use crate::observe::log;
@@ -73,16 +74,19 @@ impl Watched {
         if self.seen.as_ref() == Some(&bytes) {
             return Outcome::Same;
         }
-        if state.config_file.is_ours(&bytes) {
+        // What was read may be older than a change that was made since: it must not be undone.
+        let mut held = state.config_file.hold();
+        let bytes = read(&self.file).unwrap_or(bytes);
+        if held.is_ours(&bytes) {
             self.seen = Some(bytes);
             return Outcome::Same;
         }
-        let outcome = self.use_bytes(&bytes, state);
+        let outcome = self.use_bytes(&bytes, state, &mut held);
         self.seen = Some(bytes);
         outcome
     }
 
-    fn use_bytes(&mut self, bytes: &[u8], state: &State) -> Outcome {
+    fn use_bytes(&mut self, bytes: &[u8], state: &State, held: &mut Held<'_>) -> Outcome {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             // An editor that truncates before it writes must not open the proxy to everyone.
             return Outcome::Kept(vec![format!("{}: it is empty", self.file.display())]);
@@ -96,7 +100,7 @@ impl Watched {
         }
         self.stamp = read.stamp;
         log::configure(&logging(&read.config, Some(&self.file)));
-        state.config_file.is_theirs();
+        held.is_theirs();
         Outcome::Applied(put_in_force(read.config, read.accounts, state))
     }
 
@@ -112,7 +116,8 @@ impl Watched {
         if has_key_files(&snapshot.config) {
             // One of them may be what changed: all of it is read again.
             let seen = self.seen.clone()?;
-            return match self.use_bytes(&seen, state) {
+            let mut held = state.config_file.hold();
+            return match self.use_bytes(&seen, state, &mut held) {
                 Outcome::Applied(changed) if !changed.is_empty() => Some(changed),
                 _ => None,
             };

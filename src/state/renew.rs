@@ -120,6 +120,8 @@ pub enum NotRenewed {
 /// How the renewal of an account stands, for lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoginState {
+    /// It is being renewed.
+    pub running: bool,
     /// The login is over: only a new one helps.
     pub needs_login: bool,
     /// Why the last renewal failed; empty: it did not.
@@ -153,8 +155,10 @@ impl State {
         let Some(renewal) = self.renewals.accounts.lock().get(file).cloned() else {
             return LoginState::default();
         };
+        let running = renewal.running.try_lock().is_err();
         let last = renewal.last.lock();
         LoginState {
+            running,
             needs_login: last.over.is_some(),
             problem: last.over.as_ref().map_or_else(|| last.problem.clone(), |(_, why)| why.clone()),
             not_before_s: if last.failures > 0 { last.not_before_s } else { 0 },

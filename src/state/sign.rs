@@ -8,6 +8,11 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
+/// Whether a key can sign.
+pub fn check(pem: &str) -> Result<(), String> {
+    rs256(pem, b"").map(drop)
+}
+
 /// Signs `message` with the key `pem`.
 pub(super) fn rs256(pem: &str, message: &[u8]) -> Result<Vec<u8>, String> {
     // The causes are not told: they may quote the key.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, header};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorType, OrErr, Result};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct Answer {
     pub status: u16,
     /// Value of `Date`.
     pub date: Option<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
     /// Time until the head was there.
     pub took: Duration,
     /// Body.
@@ -66,6 +69,66 @@ pub async fn ask_within(
     within: Duration,
     most: usize,
 ) -> Result<Answer> {
+    let (header, body) = request(lane, question)?;
+    let read = async {
+        let mut answering = begin(connector, lane, header, body).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answering.next().await? {
+            if body.len() + chunk.len() > most {
+                return Error::e_explain(ErrorType::ReadError, "the answer is too long");
+            }
+            body.extend_from_slice(&chunk);
+        }
+        answering.session.shutdown().await;
+        let Answering { status, headers, took, .. } = answering;
+        let date = headers.get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(Answer { status, date, headers, took, body })
+    };
+    in_time(within, read).await
+}
+
+/// Asks for an answer that may never end. Its head has to come `within` so long.
+pub async fn open(
+    connector: &Connector,
+    lane: &Lane,
+    question: &Question<'_>,
+    within: Duration,
+) -> Result<Answering> {
+    let (header, body) = request(lane, question)?;
+    in_time(within, begin(connector, lane, header, body)).await
+}
+
+/// An answer whose head has come.
+pub struct Answering {
+    /// Status.
+    pub status: u16,
+    /// All headers.
+    pub headers: http::HeaderMap,
+    took: Duration,
+    session: HttpSession<()>,
+}
+
+impl std::fmt::Debug for Answering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answering").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Answering {
+    /// The next part of the body; `None`: it is over.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.session.read_response_body().await
+    }
+}
+
+async fn in_time<T>(within: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(within, work).await.unwrap_or_else(|_| {
+        Error::e_explain(ErrorType::ReadTimedout, format!("no answer within {} seconds", within.as_secs()))
+    })
+}
+
+/// The head and the body that are sent.
+fn request(lane: &Lane, question: &Question<'_>) -> Result<(RequestHeader, Bytes)> {
     let target = match lane.forward() {
         Some(_) => format!("http://{}{}", lane.authority(), question.target),
         None => question.target.to_owned(),
@@ -87,18 +150,10 @@ pub async fn ask_within(
             HeaderName::from_bytes(name.as_bytes()).or_err(ErrorType::InternalError, "a header name")?;
         header.insert_header(name, secret_value(value.expose_secret())?)?;
     }
-    tokio::time::timeout(within, exchange(connector, lane, header, body, most)).await.unwrap_or_else(|_| {
-        Error::e_explain(ErrorType::ReadTimedout, format!("no answer within {} seconds", within.as_secs()))
-    })
+    Ok((header, body))
 }
 
-async fn exchange(
-    connector: &Connector,
-    lane: &Lane,
-    request: RequestHeader,
-    body: Bytes,
-    most: usize,
-) -> Result<Answer> {
+async fn begin(connector: &Connector, lane: &Lane, request: RequestHeader, body: Bytes) -> Result<Answering> {
     let begun = Instant::now();
     // A connection of its own: a pooled one may be dead, and sending a refresh token twice ends some logins.
     let (mut session, _) = Box::pin(connector.get_http_session(&lane.fresh())).await?;
@@ -110,19 +165,7 @@ async fn exchange(
     session.finish_request_body().await?;
     session.read_response_header().await?;
     let head = session.response_header();
-    let date = head.and_then(|head| head.headers.get(header::DATE)).and_then(|date| date.to_str().ok());
-    let mut answer = Answer {
-        status: head.map_or(0, |head| head.status.as_u16()),
-        date: date.map(str::to_owned),
-        took: begun.elapsed(),
-        body: Vec::new(),
-    };
-    while let Some(chunk) = session.read_response_body().await? {
-        if answer.body.len() + chunk.len() > most {
-            return Error::e_explain(ErrorType::ReadError, "the answer is too long");
-        }
-        answer.body.extend_from_slice(&chunk);
-    }
-    session.shutdown().await;
-    Ok(answer)
+    let status = head.map_or(0, |head| head.status.as_u16());
+    let headers = head.map(|head| head.headers.clone()).unwrap_or_default();
+    Ok(Answering { status, headers, took: begun.elapsed(), session })
 }

@@ -8,6 +8,7 @@ pub mod dial;
 pub mod echo;
 pub mod fetch;
 pub mod peer;
+pub mod public;
 pub mod request;
 pub mod resolve;
 mod stamp;

@@ -13,7 +13,7 @@ use pingora::upstreams::peer::{Peer, PeerOptions};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -64,6 +64,17 @@ impl Lane {
         timeouts: ConnectTimeouts,
         resolver: &Arc<Resolver>,
     ) -> Result<Self, BadBaseUrl> {
+        Self::to_address(base, None, proxy, timeouts, resolver)
+    }
+
+    /// The same; with an address the name of the host is not looked up, neither here nor by a proxy.
+    pub fn to_address(
+        base: &Url,
+        address: Option<IpAddr>,
+        proxy: Option<Proxy>,
+        timeouts: ConnectTimeouts,
+        resolver: &Arc<Resolver>,
+    ) -> Result<Self, BadBaseUrl> {
         let tls = match base.scheme() {
             "https" => true,
             "http" => false,
@@ -78,8 +89,12 @@ impl Lane {
             .as_ref()
             .filter(|p| !tls && p.scheme != ProxyScheme::Socks5)
             .map(|p| Forward { credentials: p.basic().map(SecretString::from) });
-        let dialer =
-            Dialer { host: host.to_owned(), port, proxy, tunnel: tls, resolver: Arc::clone(resolver) };
+        let dialled = match address {
+            Some(IpAddr::V4(ip)) => ip.to_string(),
+            Some(IpAddr::V6(ip)) => format!("[{ip}]"),
+            None => host.to_owned(),
+        };
+        let dialer = Dialer { host: dialled, port, proxy, tunnel: tls, resolver: Arc::clone(resolver) };
         let authority = match base.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
@@ -125,6 +140,14 @@ impl Lane {
     /// Host name, for messages.
     pub fn host(&self) -> &str {
         &self.0.host
+    }
+
+    /// Port.
+    pub fn port(&self) -> u16 {
+        match &self.0.address {
+            L4Address::Inet(address) => address.port(),
+            L4Address::Unix(_) => 0,
+        }
     }
 
     /// The proxy that wants absolute targets, if there is one on the way.

@@ -52,7 +52,8 @@ fn config(url: &str) -> String {
          vertex-api-key: [{{api-key: {vertex}, base-url: '{url}/gemini', prefix: vertex, models: [{{name: ok}}]}}]\n\
          xai-api-key: [{{api-key: {xai}, base-url: '{url}/v1', prefix: xai}}]\n\
          groq: [{{api-key: {groq}, base-url: '{url}/v1', prefix: groq}}]\n\
-         ampcode: {{upstream-api-key: {amp}}}\n",
+         ampcode: {{upstream-api-key: {amp}}}\n\
+         oauth-upstream: {{kimi: '{url}/x', qwen: '{url}/x', xai: '{url}/x', kiro: '{url}/x', github-copilot: '{url}/x'}}\n",
         management = m(1),
         client = m(2),
         second = m(3),

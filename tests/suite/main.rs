@@ -8,15 +8,20 @@
 )]
 
 mod accounts;
+mod alerts;
+mod api_call;
 mod architecture;
 mod beside;
 mod canary;
 mod command_line;
+mod command_line_remote;
+mod command_line_terminal;
 mod data_path;
 mod deployment;
 mod discovery;
 mod doctor;
 mod embed;
+mod events;
 mod faults;
 mod files;
 mod forwarding;
@@ -44,5 +49,6 @@ mod storm;
 mod streams;
 mod tls;
 mod torture;
+mod traces;
 mod usage;
 mod waiting;

@@ -30,7 +30,7 @@ pub(crate) fn manage(proxy: &Proxy, method: &str, path: &str, body: &str) -> Ans
     send(proxy, method, &format!("/v0/management/{path}"), &[("x-management-secret", SECRET)], body)
 }
 
-fn config_text(proxy: &Proxy) -> String {
+pub(crate) fn config_text(proxy: &Proxy) -> String {
     std::fs::read_to_string(proxy.folder().join("config.yaml")).expect("the configuration")
 }
 

@@ -303,3 +303,43 @@ fn request_log_writes_all_requests_and_bounds_their_bodies() {
     assert!(text.contains(r#""content":"hi""#) && text.contains("Status: 400"), "{text}");
     assert_eq!(manage(&proxy, "GET", "request-error-logs", "").json(), json!({"files": []}));
 }
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_and_nothing_else_happens() {
+    let upstream = good();
+    let config = chat_keys(&upstream.url(), &["one"]);
+    let mut proxy = proxy(&format!("log-dir: /proc/none\n{config}"));
+    assert!(proxy.post(CHAT.path, &CHAT.body("unknown", false)).head.status >= 400);
+    assert!(
+        until(|| proxy.log().contains("1 request logs cannot be written to /proc/none")),
+        "{}",
+        proxy.log()
+    );
+    assert_eq!(proxy.post(CHAT.path, &CHAT.body("m", false)).head.status, 200);
+    end(&mut proxy);
+}
+
+#[test]
+fn a_turn_of_a_socket_leaves_a_file_like_a_request() {
+    let proxy = proxy("debug: false\n");
+    let mut client = proxy.connect();
+    client.send(
+        b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer test-key\r\nconnection: upgrade\r\n\
+          upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(client.head().status, 101);
+    let message = br#"{"type":"response.create","model":"unknown","input":"hi"}"#;
+    // A text frame whose mask changes nothing.
+    let mut frame = vec![0x81, 0x80 | message.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(message);
+    client.send(&frame);
+    client.until("\"error\"");
+    assert!(until(|| !files(&proxy).is_empty()));
+    let (name, text) = files(&proxy).remove(0);
+    assert!(name.starts_with("error-v1-responses-"), "{name}");
+    assert!(
+        text.contains("Downstream Transport: websocket\n") && text.contains("Model: unknown\n"),
+        "{text}"
+    );
+    assert!(!text.contains("test-key"), "{text}");
+}

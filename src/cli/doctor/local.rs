@@ -4,6 +4,7 @@
 //! configuration can be used. May go wrong: nothing.
 
 use super::Finding;
+use crate::cli::serve::port_variable;
 use crate::state::accounts::{self, Accounts};
 use crate::state::{load, reload};
 use config::Config;
@@ -117,7 +118,7 @@ fn credentials(
 fn listen(config: &Config, found: &mut Vec<Finding>) {
     let server = &config.server;
     let host = server.host.as_str();
-    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(server.port);
+    let port = port_variable().unwrap_or(server.port);
     let place = if host.is_empty() { format!("port {port}") } else { format!("{host}:{port}") };
     let ask = if host.is_empty() { "0.0.0.0" } else { host };
     let bound = (ask, port).to_socket_addrs().and_then(|addresses| {

@@ -6,10 +6,13 @@
 
 mod address;
 mod local;
+mod logins;
 mod reach;
 
+pub(super) use logins::command as login_command;
+
 use super::serve::config_file;
-use super::{ConfigArgs, complain, say};
+use super::{ConfigArgs, runtime, say};
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -79,14 +82,10 @@ impl Finding {
 
 /// Looks and prints.
 pub(super) fn run(args: &Doctor) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("no threads can be started: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(code) => return code,
     };
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let findings = if let Some(base) = &args.base_url {
         runtime.block_on(address::ask(base, args.key.as_deref()))
     } else {
@@ -137,6 +136,7 @@ fn as_json(findings: &[Finding], ok: bool) -> String {
                     });
                 }
             });
+            o.array("logins", logins::write);
         });
     });
     let mut text = String::from_utf8(out).unwrap_or_default();

@@ -91,7 +91,7 @@ pub(super) async fn run(target: &NotifyTarget, alert: &Alert, within: Duration) 
     let name = if kind(target) == APPRISE { APPRISE } else { "the program" };
     // A thread of its own waits: the child is looked after by the one who made it, so that nobody else can
     // have its number when it is killed.
-    let ended = tokio::task::spawn_blocking(move || wait(&call, within)).await;
+    let ended = tokio::task::spawn_blocking(move || wait(call, within)).await;
     match ended {
         Ok(Ok(Some(status))) if status.success() => Ok(()),
         Ok(Ok(Some(status))) => Err(Failed::now(format!("{name} failed: {status}"))),
@@ -104,7 +104,7 @@ pub(super) async fn run(target: &NotifyTarget, alert: &Alert, within: Duration) 
 }
 
 /// Runs a program to its end; `None`: it took too long and was killed.
-fn wait(call: &Call, within: Duration) -> io::Result<Option<ExitStatus>> {
+fn wait(call: Call, within: Duration) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + within;
     let passed = PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut child = Command::new(&call.program)
@@ -117,9 +117,10 @@ fn wait(call: &Call, within: Duration) -> io::Result<Option<ExitStatus>> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    // An alert fits into the pipe, so that this does not wait; a program need not read it.
     if let Some(mut input) = child.stdin.take() {
-        let _ = input.write_all(&call.input);
+        // A program need not read it, and its end ends this too.
+        let bytes = call.input;
+        std::thread::spawn(move || drop(input.write_all(&bytes)));
     }
     loop {
         if let Some(status) = child.try_wait()? {

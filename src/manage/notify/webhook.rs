@@ -51,14 +51,9 @@ pub(super) async fn post(
     delivery: &str,
     within: Duration,
 ) -> Told {
-    let url = url.expose();
     let config = &app.state.snapshot.load_full().config;
-    let lane = app.state.lanes.to(url, &target.proxy_url, config);
+    let lane = app.state.lanes.to(url.origin(), &target.proxy_url, config);
     let lane = lane.map_err(|error| Failed::for_good(error.to_string()))?;
-    let path = match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_owned(),
-    };
     let body = body(alert);
     let mut headers = vec![
         ("content-type", SecretString::from("application/json")),
@@ -74,7 +69,8 @@ pub(super) async fn post(
         }
     }
     let body = SecretString::from(body);
-    let question = Question { method: "POST", target: &path, headers: &headers, body: &body };
+    let question =
+        Question { method: "POST", target: url.secret().expose_secret(), headers: &headers, body: &body };
     let asked = Box::pin(ask_within(&app.connector, &lane, &question, within, MOST)).await;
     let answer = asked.map_err(|error| {
         let context = error.context.as_ref().map_or("", |context| context.as_str());

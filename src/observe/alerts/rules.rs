@@ -109,6 +109,8 @@ pub const RULES: [Preset; 9] = [
     preset("provider-error-ratio", "many calls fail", Metric::Errors, Scope::Providers, (0.05, 0.10)),
     Preset {
         subjects: &["*codex-spark*"],
+        // An account that may not use it is asked once a day.
+        least: 1,
         ..preset(
             "spark-error-ratio",
             "calls of the spark model fail",
@@ -119,6 +121,8 @@ pub const RULES: [Preset; 9] = [
     },
     Preset {
         subjects: &["*image*", "*imagen*", "*banana*"],
+        // A failed one rests for a minute, and few pictures are drawn.
+        least: 3,
         window_s: 300,
         ..preset(
             "image-error-ratio",

@@ -58,10 +58,32 @@ pub struct Group {
     /// The sums.
     #[serde(flatten)]
     pub sums: Sums,
+    /// What it cost.
+    #[serde(flatten)]
+    pub bill: Bill,
     /// Milliseconds from head to end, on average.
     pub latency_ms_average: u64,
     /// Milliseconds to the first byte, on average; `None`: no answer began.
     pub first_event_ms_average: Option<u64>,
+}
+
+/// What sums cost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bill {
+    /// USD for the tokens that had a price; `None`: none had.
+    pub cost_usd: Option<f64>,
+    /// Tokens that had none: what they cost is not in the sum.
+    pub unpriced_tokens: u64,
+}
+
+impl Bill {
+    /// The bill of sums.
+    pub fn of(sums: &Sums) -> Self {
+        Self {
+            cost_usd: (sums.priced_tokens > 0).then(|| sums.cost_nano_usd as f64 / 1e9),
+            unpriced_tokens: sums.tokens().saturating_sub(sums.priced_tokens),
+        }
+    }
 }
 
 impl Dimension {
@@ -131,6 +153,7 @@ impl Query {
         Group {
             names: self.by.iter().map(|by| by.name()).zip(values).collect(),
             sums,
+            bill: Bill::of(&sums),
             latency_ms_average: sums.latency_ms.checked_div(sums.requests).unwrap_or(0),
             first_event_ms_average: sums.first_event_ms.checked_div(sums.first_events),
         }

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn p62_words_of_others_are_short_and_on_one_line() {
         let long = format!(r#"{{"error":"x\n\u001b[31m\u202e","error_description":"{}"}}"#, "y".repeat(9000));
-        let failed = refused(Stage::Exchange, reply(400, &long));
+        let failed = refused(Stage::Exchange, reply(400, &long)).without(&[]);
         assert!(failed.cause.chars().count() <= 300);
         assert!(!failed.cause.chars().any(|c| c.is_control() || c == '\u{202e}'), "{failed}");
     }

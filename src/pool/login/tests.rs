@@ -1,5 +1,6 @@
 //! Logins from the first step to the file, against answers that are played back.
 
+use super::provider::PROVIDERS;
 use super::*;
 use std::collections::HashMap;
 
@@ -440,6 +441,26 @@ fn p53_nothing_of_a_login_shows_a_secret() {
     let (_, _, poll) = started(Provider::Kimi, "");
     let text = format!("{login:?} {exchange:?} {poll:?} {:?}", random());
     assert!(!text.contains("canary") && !text.contains("dBjft"), "{text}");
+}
+
+#[test]
+fn p53_a_provider_that_repeats_what_it_was_sent_shows_no_secret() {
+    let pad = "x".repeat(280);
+    let import = Wish { import: Some("aorAAAAAGcanary-refresh".into()), ..Wish::of(Provider::Kiro) };
+    let (imported, step) = begin(&import).unwrap();
+    let (device, _, poll) = started(Provider::Qwen, "");
+    let (coded, exchange) = with_code(&Wish::of(Provider::Antigravity));
+    for (mut login, asked) in [(imported, asked(Ok(step))), (device, poll), (coded, exchange)] {
+        for told in ["", &pad] {
+            let said = format!("{told}{}", body(&asked));
+            let answer = serde_json::json!({"error": "bad", "error_description": said}).to_string();
+            let failed = login.answered(400, answer.as_bytes(), NOW).unwrap_err();
+            let text = failed.to_string();
+            assert!(failed.cause.chars().count() <= 300, "{text}");
+            assert!(!["canary", "aorAAA", "dBjft"].iter().any(|part| text.contains(part)), "{text}");
+            login.asked = Some(asked.clone());
+        }
+    }
 }
 
 #[test]

@@ -87,6 +87,8 @@ fn site() -> Site {
     prefix: or
     api-key-entries: [{api-key: k1}, {api-key: k2}]
     models: [{name: m1, alias: coder}]
+alerts:
+  notify: [{webhook: "UPSTREAM/alerts"}]
 "#,
         );
         let account = serde_json::json!({

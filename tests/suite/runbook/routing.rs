@@ -168,11 +168,17 @@ fn row_135_codex_clients_have_claude_models() {
 }
 
 #[test]
-fn row_139_routes_of_ones_own_are_followed_and_logged() {
-    let site = Site::own(|_| ());
-    site.types(&format!("{}; tail -1 $ML | jq -r .b.model", status("iflow/tab-rt"))).is("200 tab-rt");
-    let line = r#"grep -h '"model":"iflow/tab-rt"' logs/*.log | grep -c '"resolved_model":"tab-rt"'"#;
-    site.types_until(line, |typed| typed.out == "1").is("1");
+fn row_139_and_109_routes_of_ones_own_are_followed_and_logged() {
+    let site = Site::own(|setup| {
+        setup.add("ampcode:\n  model-mappings: [{from: amp-x, to: team-a/fast}, {from: amp-tab, to: iflow/tab-rt}]\n");
+    });
+    for (model, upstream) in [("iflow/tab-rt", "tab-rt"), ("amp-tab", "tab-rt"), ("amp-x", "m1")] {
+        let line = format!("{}; tail -1 $ML | jq -r .b.model", status(model));
+        site.types(&line).is(&format!("200 {upstream}"));
+        let line =
+            format!(r#"grep -h '"model":"{model}"' logs/*.log | grep -c '"resolved_model":"{upstream}"'"#);
+        site.types_until(&line, |typed| typed.out == "1").is("1");
+    }
 }
 
 #[test]
