@@ -19,7 +19,7 @@ use super::{Setting, StartError};
 use crate::state::State;
 use crate::state::leave::Phase;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -35,6 +35,8 @@ const ARRIVAL: Duration = Duration::from_millis(200);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long background work may take to end: the last write of state is one.
 const BACKGROUND: Duration = Duration::from_secs(5);
+/// Within this time the same signal is one order to leave.
+const SAME: Duration = Duration::from_millis(50);
 /// Time between two looks at the open connections.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -71,8 +73,10 @@ impl Signals {
         })
     }
 
-    /// Passes them on as orders, for as long as somebody takes them.
+    /// Passes them on as orders, for as long as somebody takes them. One to leave that comes again within [`SAME`] is
+    /// the same: shells and `timeout` tell a process and its group.
     pub(super) async fn pass(mut self, orders: mpsc::Sender<Order>) {
+        let mut last: Option<(Order, Instant)> = None;
         loop {
             let order = tokio::select! {
                 _ = self.terminate.recv() => Order::Leave,
@@ -80,6 +84,12 @@ impl Signals {
                 _ = self.quit.recv() => Order::HandOver,
                 _ = self.hangup.recv() => Order::Look,
             };
+            let leave = matches!(order, Order::Leave | Order::LeaveNow);
+            let again = leave && last.is_some_and(|(before, at)| before == order && at.elapsed() < SAME);
+            last = Some((order, Instant::now()));
+            if again {
+                continue;
+            }
             if orders.send(order).await.is_err() {
                 return;
             }

@@ -133,7 +133,10 @@ fn p46_a_second_signal_ends_the_process_now() {
     let upstream = stuck();
     let mut proxy = with_shutdown(0, 60, &upstream);
     let _streaming = open_stream(&proxy);
-    proxy.signal("TERM");
+    // To the process and to its group, as `timeout` does it.
+    let pid = proxy.pid().to_string();
+    let told = std::process::Command::new("kill").args(["-TERM", &pid, &pid]).status();
+    assert!(told.is_ok_and(|status| status.success()), "the signals can be sent");
     assert_eq!(proxy.wait(Duration::from_millis(500)), None, "it waits for the stream");
     proxy.signal("TERM");
     assert_eq!(proxy.wait(Duration::from_secs(10)), Some(0), "{}", proxy.log());
