@@ -115,12 +115,17 @@ async fn check(app: &Manage, peer: Peer, headers: &HeaderMap, open: bool) -> Res
             };
             // Those before may have locked it out.
             locked(gate, peer, app.state.uptime().as_secs())?;
-            let (key, asked) = (shown.to_owned(), hash.clone());
-            let right = beside(move || matches(&key, &asked)).await?;
-            if right {
-                gate.secrets.remember(shown, hash);
+            // Dashboards come back all at once: one hash is enough for all of them.
+            if matches!(gate.secrets.look(shown, management), Look::Right) {
+                true
+            } else {
+                let (key, asked) = (shown.to_owned(), hash.clone());
+                let right = beside(move || matches(&key, &asked)).await?;
+                if right {
+                    gate.secrets.remember(shown, hash);
+                }
+                right
             }
-            right
         }
     };
     if right {
