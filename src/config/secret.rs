@@ -40,7 +40,8 @@ impl Secret {
         }
         let head: String = text.chars().take(ENDS).collect();
         let tail: String = text.chars().skip(count - ENDS).collect();
-        format!("{head}…{tail}")
+        // ASCII: what is shown of a header loads as one.
+        format!("{head}...{tail}")
     }
 }
 
@@ -92,9 +93,9 @@ mod tests {
     #[test]
     fn p53_debug_and_serialization_hide_it() {
         let secret = Secret::from("sk-canary-0123456789-abcdef-XYZW");
-        assert_eq!(secret.masked(), "sk-c…XYZW");
+        assert_eq!(secret.masked(), "sk-c...XYZW");
         assert_eq!(format!("{secret:?}"), "Secret(hidden)");
-        assert_eq!(serde_yaml::to_string(&secret).unwrap().trim(), "sk-c…XYZW");
+        assert_eq!(serde_yaml::to_string(&secret).unwrap().trim(), "sk-c...XYZW");
         for short in ["x", "0123456789", "passwort-mit-ümlaut-und-länge"] {
             assert_eq!(Secret::from(short).masked(), MASK);
         }

@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(read(r#"{"minutes":1}"#).unwrap().requests, DEFAULT_REQUESTS);
         let key = |name: &str| read(&format!(r#"{{"minutes":1,"only":{{"client-key":"{name}"}}}}"#));
         assert_eq!(key("number 3").unwrap().client_key.as_deref(), Some("number 3"));
-        assert_eq!(key("CANA…6789").unwrap().client_key.as_deref(), Some("ada"), "as it is shown");
+        assert_eq!(key("CANA...6789").unwrap().client_key.as_deref(), Some("ada"), "as it is shown");
         for bad in [
             "",
             "{}",

@@ -5,7 +5,6 @@
 //! checked when it was loaded.
 
 mod account;
-mod amp;
 mod entry;
 mod overrides;
 
@@ -41,7 +40,6 @@ pub fn from_config_and(
     if config.routing.quota_exceeded.switch_preview_model {
         previews(&specs, &mut settings.fallback_models);
     }
-    amp::mappings(&config.providers.ampcode, &mut settings.fallback_models);
     (settings, specs)
 }
 
@@ -51,12 +49,16 @@ pub fn unserved(config: &Config, accounts: &[Account]) -> Vec<String> {
     let mut told = convert(config, &Found::new()).1;
     told.extend(account::convert(config, accounts, &Found::new()).1);
     told.extend(Mappings::new(&config.providers.ampcode).1);
+    if config.providers.ampcode.upstream_url.is_some() {
+        told.push(
+            "ampcode.upstream-url has no effect: this version serves no account routes of Amp".to_owned(),
+        );
+    }
     if config.routing.quota_exceeded.antigravity_credits {
         told.push(
             "quota-exceeded.antigravity-credits has no effect: this version spends no credits".to_owned(),
         );
     }
-    told.extend(amp::unserved(&config.providers.ampcode));
     told
 }
 

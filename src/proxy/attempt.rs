@@ -53,7 +53,7 @@ impl Exchange<'_, '_> {
         course: &mut Course,
     ) -> Attempt {
         self.record.trace.attempt(&pick.credential().provider, &pick.model().upstream);
-        let token = match login::token(self.state, &pick).await {
+        let token = match login::token(self.state, &pick, course.refused.take()).await {
             Ok(token) => token,
             Err(error) => return self.no_token(pick, &error, &mut course.attempts),
         };
@@ -76,6 +76,7 @@ impl Exchange<'_, '_> {
                 self.record.capture.missed(self.state, pick.credential(), &missed);
                 let media =
                     prepared.as_ref().is_some_and(|made| made.plan.operation.is_beside_conversation());
+                course.refused = Some((pick.credential().id.clone(), token));
                 return self.missed(pick, missed, media, &mut course.attempts);
             }
         };

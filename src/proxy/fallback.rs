@@ -10,7 +10,7 @@ use super::record::Record;
 use crate::state::State;
 use crate::state::keys::Holder;
 use http::{HeaderName, HeaderValue};
-use pool::{Attempts, Route};
+use pool::{Attempts, CredentialId, Route, Token};
 use std::sync::Arc;
 use wire::target::Operation;
 
@@ -24,6 +24,8 @@ pub(super) struct Course {
     pub route: Route,
     /// What was tried for it.
     pub attempts: Attempts,
+    /// The last attempt that an upstream refused: whose, and the token that went with it.
+    pub refused: Option<(CredentialId, Option<Arc<Token>>)>,
     /// Attempts on the models before.
     earlier: u32,
     /// The model that was asked for, while another is tried.
@@ -43,7 +45,7 @@ struct Home {
 impl Course {
     /// Begins with the model that was asked for.
     pub(super) fn new(route: Route, holder: Option<Arc<Holder>>) -> Self {
-        Self { route, attempts: Attempts::default(), earlier: 0, home: None, holder }
+        Self { route, attempts: Attempts::default(), refused: None, earlier: 0, home: None, holder }
     }
 
     /// Goes on with the same model as another configuration has it. What was tried stays tried.

@@ -6,26 +6,37 @@
 
 use crate::state::State;
 use crate::state::renew::NotRenewed;
-use pool::{Pick, Sent, Token};
+use pool::{CredentialId, Pick, Sent, Token};
 use std::sync::Arc;
 
-/// The token for `pick`; `None`: the secret of its credential.
-pub(super) async fn token(state: &State, pick: &Pick) -> Result<Option<Arc<Token>>, NotRenewed> {
+/// The token for `pick`; `None`: the secret of its credential. `refused` is what an upstream refused before: it
+/// may have been renewed meanwhile for another request, and what is sent now is not renewed again then.
+pub(super) async fn token(
+    state: &State,
+    pick: &Pick,
+    refused: Option<(CredentialId, Option<Arc<Token>>)>,
+) -> Result<Option<Arc<Token>>, NotRenewed> {
     let credential = pick.credential();
     let sent = pick.sent();
     if !credential.refreshable {
         return Ok(token_of(sent));
     }
     let now_s = state.now().wall_s;
-    let (refused, is_over) = match &sent {
+    let (secret, is_over) = match &sent {
         Sent::Own => (Some(&credential.secret), credential.end_s.is_some_and(|end_s| end_s <= now_s)),
         Sent::Token(token) => (Some(&token.secret), token.is_over(now_s)),
         Sent::Missing => (None, true),
     };
+    let refused = refused.filter(|(id, _)| pick.refresh_first() && *id == credential.id);
+    let secret = match &refused {
+        Some((_, Some(token))) => Some(&token.secret),
+        Some((_, None)) => Some(&credential.secret),
+        None => secret,
+    };
     if !pick.refresh_first() && !is_over {
         return Ok(token_of(sent));
     }
-    match Box::pin(state.renew(credential.id.as_str(), refused)).await {
+    match Box::pin(state.renew(credential.id.as_str(), secret)).await {
         Ok(()) => Ok(token_of(pick.sent())),
         // The clock may be wrong: the upstream has the last word on a token that it did not refuse.
         Err(NotRenewed::Later(_) | NotRenewed::Unreachable(_))
