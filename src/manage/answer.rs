@@ -8,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -146,6 +147,23 @@ pub(super) async fn text(app: &App) -> Result<(String, String), Refusal> {
     let text = beside(move || state.config_file.text()).await??;
     let tag = etag(&text);
     Ok((text, tag))
+}
+
+/// The last document that was read, by the tag of its text.
+pub(super) type Cache = Mutex<Option<(String, Arc<Value>)>>;
+
+/// The configuration as values, and the tag of its text. Reading it again takes half a millisecond, and dashboards
+/// ask for each part of it.
+pub(super) async fn document(app: &App) -> Result<(Arc<Value>, String), Refusal> {
+    let (text, tag) = text(app).await?;
+    if let Some((of, document)) = &*app.document.lock()
+        && *of == tag
+    {
+        return Ok((Arc::clone(document), tag));
+    }
+    let document = Arc::new(config::edit::document(&text)?);
+    *app.document.lock() = Some((tag.clone(), Arc::clone(&document)));
+    Ok((document, tag))
 }
 
 /// Reads a JSON body.

@@ -3,7 +3,7 @@
 //! Enters: whole lists and maps, or one entry and what tells it. Leaves: the changed configuration; entries
 //! with their `auth-index`. May go wrong: no such entry (404), more than one (400).
 
-use super::answer::{Refusal, read, tagged, text};
+use super::answer::{self, Refusal, read, tagged};
 use super::auth_list::auth_index;
 use super::lists::{Parameters, index, items, list, not_found, replace, show};
 use super::mask::hide;
@@ -12,7 +12,6 @@ use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
-use config::edit::document;
 use config::{Block, Secret};
 use http::HeaderMap;
 use pool::CredentialSpec;
@@ -96,8 +95,8 @@ impl Entries {
     }
 
     async fn show(self, app: &App) -> Result<Response, Refusal> {
-        let (text, etag) = text(app).await?;
-        let mut entries = list(document(&text)?.get(self.key).cloned().unwrap_or_default());
+        let (document, etag) = answer::document(app).await?;
+        let mut entries = list(document.get(self.key).cloned().unwrap_or_default());
         let mut specs = pool::from_config(&app.state.snapshot.load().config, &[]).1;
         for entry in &mut entries {
             self.put_index(entry, &mut specs);

@@ -3,7 +3,7 @@
 //! Enters: a list, or one element and where it stands. Leaves: the changed configuration. May go wrong: no
 //! such element (404).
 
-use super::answer::{Refusal, changed, edit, read, tagged, text};
+use super::answer::{self, Refusal, changed, edit, read, tagged};
 use super::mask::{hide, restore};
 use super::{App, Routes};
 use axum::body::Bytes;
@@ -14,6 +14,7 @@ use config::edit::{document, rewrite};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// Settings that are read and replaced as a whole.
 const WHOLE: [&str; 4] = ["payload", "ampcode", "model-overrides", "fallback-models"];
@@ -49,15 +50,16 @@ pub(super) type Parameters = HashMap<String, String>;
 
 /// What the file says, secrets masked.
 pub(super) async fn show(app: &App, key: &str) -> Result<Response, Refusal> {
-    let (text, etag) = text(app).await?;
-    let mut value = document(&text)?.get(key).cloned().unwrap_or_else(|| empty(key));
+    let (document, etag) = answer::document(app).await?;
+    let mut value = document.get(key).cloned().unwrap_or_else(|| empty(key));
     hide(&mut value, key);
     Ok(tagged(json!({ key: value }), &etag))
 }
 
 fn empty(key: &str) -> Value {
-    let config = serde_json::to_value(config::Config::default()).unwrap_or_default();
-    match config.get(key) {
+    static DEFAULTS: LazyLock<Value> =
+        LazyLock::new(|| serde_json::to_value(config::Config::default()).unwrap_or_default());
+    match DEFAULTS.get(key) {
         Some(Value::Array(_)) => json!([]),
         _ => json!({}),
     }

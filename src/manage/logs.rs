@@ -30,6 +30,8 @@ const LINES: usize = 200;
 const MOST_LINES: usize = 10_000;
 /// Most bytes that are read for one answer.
 const MOST_BYTES: u64 = 8 << 20;
+/// A line is rarely longer.
+const USUAL_LINE: u64 = 700;
 /// Time between two looks of a live tail.
 const LOOK: Duration = Duration::from_millis(500);
 /// Looks without a line after which a live tail shows that it lives.
@@ -100,17 +102,30 @@ fn read(path: &Path, from: u64) -> std::io::Result<(Vec<String>, Cursor)> {
     Ok((lines, Cursor { inode: about.ino(), offset: from + end as u64 }))
 }
 
+/// The last lines of a file, at least so many where [`MOST_BYTES`] hold them, and the offset behind them.
+fn end_of(path: &Path, limit: usize) -> Option<(Vec<String>, Cursor)> {
+    let size = std::fs::metadata(path).ok()?.len();
+    let mut bytes = (limit as u64 * USUAL_LINE).min(MOST_BYTES);
+    loop {
+        let from = size.saturating_sub(bytes);
+        let (mut lines, next) = read(path, from).ok()?;
+        if from == 0 {
+            return Some((lines, next));
+        }
+        if lines.len() > limit || bytes >= MOST_BYTES {
+            // The beginning of the first one was not read.
+            lines.drain(..lines.len().min(1));
+            return Some((lines, next));
+        }
+        bytes = (bytes * 4).min(MOST_BYTES);
+    }
+}
+
 /// The newest lines of all files.
 fn tail(files: &[PathBuf], limit: usize) -> Page {
     let mut page = Page::default();
     for path in files.iter().rev() {
-        let size = std::fs::metadata(path).map_or(0, |about| about.len());
-        let from = size.saturating_sub(MOST_BYTES);
-        let Ok((mut lines, next)) = read(path, from) else { continue };
-        if from > 0 && !lines.is_empty() {
-            // Its beginning was not read.
-            lines.remove(0);
-        }
+        let Some((mut lines, next)) = end_of(path, limit.saturating_sub(page.lines.len())) else { continue };
         page.next.get_or_insert(next);
         lines.append(&mut page.lines);
         page.lines = lines;

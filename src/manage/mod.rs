@@ -92,6 +92,7 @@ pub(crate) struct Manage {
     gate: gate::Gate,
     /// Connections of our own: questions to upstreams must not hold those of the traffic.
     connector: Connector,
+    document: answer::Cache,
     kiro: kiro::Cache,
     providers: providers::Cache,
     watch: alerts::Watch,
@@ -132,6 +133,7 @@ impl Manage {
             state,
             gate: gate::Gate::new(password),
             connector: Connector::new(None),
+            document: answer::Cache::default(),
             kiro: kiro::Cache::default(),
             providers: providers::Cache::default(),
             watch: alerts::Watch::default(),
